@@ -1,0 +1,1 @@
+"""The workspace on disk: fingerprints, manifests, atomic writes, keyed rows, locks."""

@@ -1,0 +1,81 @@
+"""Files that are either whole or not there: write to a temporary name beside the target, fsync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from lark_engine.errors import StoreError
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into a `StoreError` that names the place and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedies = {
+            errno.ENOSPC: "the disk is full; free some space and run the same command again, it resumes",
+            errno.EDQUOT: "the disk quota is used up; free some space and run the same command again, it resumes",
+            errno.EACCES: "no permission to write here; choose another folder with --workspace or fix the permissions",
+            errno.EROFS: "the file system is read-only; choose another folder with --workspace",
+        }
+        if error.errno not in remedies:
+            raise
+        raise StoreError(f"{error.filename or path}: {remedies[error.errno]}") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on success it is fsynced and renamed to `path`, else removed.
+
+    Errors: `StoreError` when the disk is full or not writable. Two writers of the same path both succeed; the last
+    rename wins and readers always see one whole file.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+        try:
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+            fsync_dir(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_with(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write `path` atomically through a function that fills an open binary file."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        write(file)
+        file.flush()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
+    write_with(path, lambda file: void(file.write(text.encode("utf-8"))))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically. Errors: `ValueError` for NaN and infinity, which are no JSON (null them first)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def void(_: object) -> None:
+    """Drop a return value where a callback must return None."""
