@@ -1,0 +1,199 @@
+"""Students and checkpoints: what a name means, what its content is, and where and how precisely it runs.
+
+Nothing here imports torch until a device or a dtype must be decided, so that planning stays fast.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lark_engine.config import Device, Dtype
+from lark_engine.errors import DeviceError, StudentError
+from lark_engine.store.fingerprint import hash_model_dir
+from lark_engine.store.workspace import Artifact, InputRef, Workspace, slug
+
+if TYPE_CHECKING:
+    import torch
+
+STUDENT_DIR = "model"
+ADAPTER_DIR = "adapter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRef:
+    """A model that can be loaded: a plain folder, or a LoRA adapter together with its base model's folder.
+
+    `content` is the fingerprint of its files (and its base's); `artifact` is set when the workspace made it.
+    """
+
+    name: str
+    path: Path
+    content: str
+    base: ModelRef | None = None
+    artifact: Artifact | None = None
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.base is not None
+
+    @property
+    def base_path(self) -> Path:
+        """The folder with the full weights."""
+        return self.base.path if self.base else self.path
+
+    @property
+    def inputs(self) -> dict[str, InputRef]:
+        """Lineage entry for a manifest; empty for a model from outside the workspace."""
+        return {"model": self.artifact.ref} if self.artifact else {}
+
+
+def resolve_student(name: str, workspace: Workspace) -> ModelRef:
+    """A full model: a folder, a student of the workspace (name or id), or a Hugging Face hub id.
+
+    Errors: `StudentError` or `StoreError` when there is no such model, or its folder lacks config, tokenizer or
+    safetensors weights (pickled weights are never loaded).
+    """
+    folder = Path(name).expanduser()
+    artifact = None
+    if not folder.is_dir():
+        known = [a for a in workspace.list("students") if name in (a.id, a.manifest.name, a.manifest.fingerprint)]
+        if known:
+            artifact = known[0]
+            folder = artifact.path / STUDENT_DIR
+        else:
+            folder = _hub_folder(name)
+    elif (folder / STUDENT_DIR).is_dir() and not (folder / "config.json").exists():
+        folder = folder / STUDENT_DIR
+    folder = folder.absolute()
+    _check_model_dir(folder)
+    label = artifact.manifest.name if artifact else slug(Path(name).name if Path(name).is_dir() else name)
+    return ModelRef(name=label, path=folder, content=hash_model_dir(folder, workspace.memo_dir), artifact=artifact)
+
+
+def resolve_model(name: str, workspace: Workspace) -> ModelRef:
+    """A checkpoint of the workspace, a student, or a folder (full model or adapter)."""
+    folder = Path(name).expanduser()
+    for artifact in workspace.list("checkpoints"):
+        inside = folder.is_dir() and artifact.path in (folder.absolute(), *folder.absolute().parents)
+        if inside or name in (artifact.id, artifact.manifest.fingerprint):
+            return model_of_checkpoint(artifact, workspace)
+    if folder.is_dir() and (folder / "adapter_config.json").is_file():
+        base_name = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+        base = resolve_student(base_name, workspace)
+        content = hash_model_dir(folder, workspace.memo_dir)
+        return ModelRef(name=slug(folder.name), path=folder.absolute(), content=content, base=base)
+    return resolve_student(name, workspace)
+
+
+def model_of_checkpoint(artifact: Artifact, workspace: Workspace) -> ModelRef:
+    """The model inside a checkpoint artifact. Errors: `StudentError` when its base model has changed since."""
+    manifest = artifact.manifest
+    if not (artifact.path / ADAPTER_DIR).is_dir():
+        path = artifact.path / STUDENT_DIR
+        content = hash_model_dir(path, workspace.memo_dir)
+        return ModelRef(name=artifact.id, path=path, content=content, artifact=artifact)
+    base = resolve_student(str(manifest.config["student"]), workspace)
+    if base.content != manifest.identity.get("student"):
+        raise StudentError(
+            f"checkpoint {artifact.id} is an adapter for other weights than {base.path} holds now "
+            f"({manifest.identity.get('student')}, found {base.content}); give back the student that it was trained on"
+        )
+    path = artifact.path / ADAPTER_DIR
+    content = hash_model_dir(path, workspace.memo_dir) + base.content
+    return ModelRef(name=artifact.id, path=path, content=content, base=base, artifact=artifact)
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+    except HFValidationError:
+        raise StudentError(f"no model folder, workspace student or hub id '{name}'; check the path") from None
+    except Exception as error:  # the hub client raises many unrelated types for "not reachable"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StudentError(f"no model folder or workspace student '{name}', and the hub says: {reason}") from error
+
+
+def _check_model_dir(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise StudentError(f"{folder}: no config.json; give the folder of a Hugging Face model")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
+        raise StudentError(
+            f"{folder}: no tokenizer files; copy tokenizer.json and tokenizer_config.json beside the model"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise StudentError(f"{folder}: no *.safetensors weights; convert them (pickled weights are never loaded)")
+
+
+def cuda_is_there() -> bool:
+    """Whether torch can use a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def resolve_device(device: Device) -> str:
+    """`cpu` or `cuda`. Errors: `DeviceError` when CUDA is asked for and absent: never a silent fallback."""
+    if device == "auto":
+        return "cuda" if cuda_is_there() else "cpu"
+    if device == "cuda" and not cuda_is_there():
+        raise DeviceError("CUDA was asked for, but torch finds no CUDA device; use --device cpu, or fix the driver")
+    return device
+
+
+def resolve_dtype(dtype: Dtype, device: str) -> str:
+    """The precision by name; `auto` is bfloat16 on CUDA and float32 on CPU. Decided before the fingerprint."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if device == "cuda" else "float32"
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch dtype of a resolved name."""
+    import torch
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return dtypes[name]
+
+
+def load_tokenizer(model: ModelRef, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model (of its base, for an adapter). Errors: `StudentError` when it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model.base_path, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise StudentError(f"{model.base_path}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+
+
+def load_model(model: ModelRef, *, dtype: str, device: str, trust_remote_code: bool = False) -> Any:
+    """The causal language model in evaluation mode, adapter merged in memory if there is one.
+
+    Errors: `StudentError` when it cannot be loaded; `DeviceError` when it does not fit the device.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model.base_path, dtype=torch_dtype(dtype), use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+        if model.is_adapter:
+            from peft import PeftModel
+
+            loaded = PeftModel.from_pretrained(loaded, model.path).merge_and_unload()
+        return loaded.to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(f"{model.name} does not fit on {device}; use a smaller model or another device") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise StudentError(f"{model.base_path}: the model cannot be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
