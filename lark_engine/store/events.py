@@ -53,7 +53,7 @@ class Progress:
         if now - self._last >= self.every_s or self.done >= self.total:
             self._last = now
             rate = (self.done - self._start_done) / max(now - self._start, 1e-9)
-            eta_s = (self.total - self.done) / rate if rate > 0 else None
+            eta_s = (self.total - self.done) / rate if rate > 0 and self.total >= self.done else None
             self.events.write(
                 done=self.done, total=self.total, unit=self.unit, rate=round(rate, 3),
                 eta_s=None if eta_s is None else round(eta_s, 1), metrics=metrics,

@@ -85,9 +85,17 @@ class Artifact:
         return self.manifest.kind
 
     @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    @property
     def id(self) -> str:
         """Name and fingerprint, as commands take it: `gsm8k-0123456789ab`."""
-        return f"{self.manifest.name}-{self.manifest.fingerprint}"
+        return f"{self.name}-{self.fingerprint}"
 
     @property
     def ref(self) -> InputRef:
@@ -126,6 +134,10 @@ class Plan:
     @property
     def id(self) -> str:
         return f"{self.name}-{self.fingerprint}"
+
+    @property
+    def ref(self) -> InputRef:
+        return InputRef(kind=self.kind, id=self.id, fingerprint=self.fingerprint)
 
 
 class Workspace:

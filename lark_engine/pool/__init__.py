@@ -1,0 +1,1 @@
+"""Pools of candidate trajectories: import from every format, checks of every line, correctness labels, the reader."""

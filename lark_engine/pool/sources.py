@@ -1,0 +1,254 @@
+"""What a user's `source` is, what its content's identity is, and its rows as one stream.
+
+| source | read as |
+|---|---|
+| file | JSONL, plain, gzip or zstd; a JSON list (.json); Parquet. The content decides, not the suffix |
+| folder of folders with .json lists | `<teacher>/<file>.json`: element i of every file is problem i; file j of all, sorted, is candidate j |
+| folder with .parquet or .jsonl files | these files in the order of their names; `train-00000-of-00002` names a split |
+| folder from `Dataset.save_to_disk` | that dataset, or the asked split of it |
+| `owner/name` | dataset of the Hugging Face hub, by its commit; folder-of-teachers repositories are downloaded as such |
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lark_engine.config import PoolConfig
+from lark_engine.errors import PoolError
+from lark_engine.pool.readers import (
+    SourceRow,
+    is_parquet,
+    open_bytes,
+    read_json_list,
+    read_jsonl,
+    read_parquet,
+)
+from lark_engine.pool.rejections import clean_text
+from lark_engine.store.fingerprint import fingerprint, hash_file
+from lark_engine.store.workspace import slug
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_SPLIT_NAME = re.compile(r"(train|test|validation|valid|val|dev)(?=[-._])|\w+(?=-\d{5}-of-\d{5})")
+_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".jsonl.zstd")
+_LISTS = (".json", ".json.gz", ".json.zst")
+_TABLES = (".parquet",)
+_SUFFIXES = (*_LINES, *_LISTS, *_TABLES, ".gz", ".zst", ".zstd")
+_WHAT = "give a file (.jsonl, .gz, .zst, .parquet), a folder of teachers, or a Hugging Face dataset id (owner/name)"
+
+Format = Literal["files", "teachers", "arrow", "hub"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A resolved source. `files` are all files whose content makes the pool, in reading order."""
+
+    format: Format
+    label: str
+    root: Path = Path()
+    files: tuple[Path, ...] = ()
+    dataset_id: str | None = None
+    revision: str | None = None
+    split: str = "train"
+    sizes: tuple[int, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """A safe name for the pool: the source's without its suffixes."""
+        name = self.label.rstrip("/").rsplit("/", 1)[-1]
+        while (suffix := next((s for s in _SUFFIXES if name.lower().endswith(s)), None)) and len(name) > len(suffix):
+            name = name[: -len(suffix)]
+        return slug(name)
+
+    @property
+    def total(self) -> int:
+        """Bytes on disk to read; 0 when unknown (hub datasets)."""
+        return sum(self.sizes)
+
+    def place(self, file: Path) -> str:
+        """A file's name in places: relative to the source's folder."""
+        return clean_text(file.name if file == self.root else file.relative_to(self.root).as_posix())
+
+
+def resolve_source(config: PoolConfig) -> Source:
+    """Find out what the source is. Errors: `PoolError` when it is absent, unreadable, empty or of no known format."""
+    path = Path(config.source).expanduser()
+    if not path.exists():
+        if _HUB_ID.fullmatch(config.source) and not config.source.lower().endswith(_SUFFIXES):
+            return _resolve_hub(config)
+        raise PoolError(f"{config.source}: no such file or folder; {_WHAT}")
+    if config.revision is not None:
+        raise PoolError(f"{config.source}: --revision means a Hugging Face dataset, this is a local path; leave it out")
+    if path.is_dir():
+        return _resolve_folder(path, config.source, config.split)
+    return _local("files", config.source, path, [path])
+
+
+def _resolve_folder(path: Path, label: str, split: str) -> Source:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        folder = path if (path / "state.json").is_file() else path / split
+        if not folder.is_dir():
+            splits = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir()))
+            raise PoolError(f"{label}: the dataset has no split '{split}'; give one of these with --split: {splits}")
+        return _local("arrow", label, folder, sorted(folder.glob("*.arrow")))
+    visible = [p for p in sorted(path.rglob("*")) if p.is_file() and not _is_hidden(p.relative_to(path))]
+    lists = [p for p in visible if p.parent.parent == path and p.name.lower().endswith(_LISTS)]
+    for suffixes in (_TABLES, _LINES):
+        if files := [p for p in visible if p.name.lower().endswith(suffixes)]:
+            if lists:
+                raise PoolError(
+                    f"{label}: holds both teacher lists ({lists[0].relative_to(path)}) and tables "
+                    f"({files[0].relative_to(path)}); give the folder or the file that you mean"
+                )
+            return _local("files", label, path, _of_split(files, label, split))
+    if lists:
+        return _local("teachers", label, path, lists)
+    raise PoolError(f"{label}: the folder holds neither <teacher>/<file>.json lists nor .jsonl or .parquet; {_WHAT}")
+
+
+def _is_hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
+
+
+def _of_split(files: list[Path], label: str, split: str) -> list[Path]:
+    """The files of one split, where all names tell (train-00000-of-00002.parquet, test.jsonl); else all."""
+    splits = {file: match[0] for file in files if (match := _SPLIT_NAME.match(file.name))}
+    if len(splits) < len(files):
+        return files
+    if split not in splits.values():
+        known = ", ".join(sorted(set(splits.values())))
+        raise PoolError(f"{label}: the folder has no split '{split}'; give one of these with --split: {known}")
+    return [file for file in files if splits[file] == split]
+
+
+def _local(format: Format, label: str, root: Path, files: list[Path]) -> Source:
+    for file in files:
+        if not os.access(file, os.R_OK):
+            raise PoolError(f"{file}: no permission to read the file; change its permissions")
+    sizes = tuple(file.stat().st_size for file in files)
+    if not sum(sizes):
+        raise PoolError(f"{label}: the file is empty; {_WHAT}")
+    return Source(format=format, label=label, root=root, files=tuple(files), sizes=sizes)
+
+
+def _resolve_hub(config: PoolConfig) -> Source:
+    """A dataset of the hub at one commit, so that the same plan always means the same content."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        info = HfApi().dataset_info(config.source, revision=config.revision)
+        names = [Path(str(item.rfilename)) for item in info.siblings or []]
+        lists = [n for n in names if len(n.parts) == 2 and n.name.lower().endswith(_LISTS) and not _is_hidden(n)]
+        if lists and not any(n.name.lower().endswith((*_LINES, *_TABLES)) for n in names):
+            patterns = [n.as_posix() for n in lists]
+            folder = snapshot_download(config.source, repo_type="dataset", revision=info.sha, allow_patterns=patterns)
+            return _local("teachers", config.source, Path(folder), sorted(Path(folder) / n for n in lists))
+    except _hub_errors() as error:
+        raise PoolError(
+            f"{config.source}: no such local file or folder, and no Hugging Face dataset within reach "
+            f"({_first_line(error)}); check the name and the network, or download it and give its folder"
+        ) from error
+    return Source(format="hub", label=config.source, dataset_id=config.source, revision=info.sha, split=config.split)
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client may raise. Its own error derives from that of the HTTP library it is built on."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (*HfHubHTTPError.__bases__, ValueError)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def source_identity(source: Source, memo_dir: Path | None) -> dict[str, Any]:
+    """What makes the pool's content: hashes of the files, or the hub id with its commit; never a local path.
+
+    Names inside a folder of teachers count, because they are the teachers' names.
+    """
+    if source.format == "hub":
+        return {"dataset": source.dataset_id, "revision": source.revision, "split": source.split}
+    try:
+        hashes = [hash_file(file, memo_dir) for file in source.files]
+    except FileNotFoundError as error:
+        raise PoolError(f"{error.filename}: was removed while it was being read; put it back and run again") from error
+    if source.format == "teachers":
+        names = [source.place(file) for file in source.files]
+        return {"format": "teachers", "content": fingerprint(dict(zip(names, hashes, strict=True)))}
+    return {"format": source.format, "content": hashes[0] if len(hashes) == 1 else fingerprint(hashes)}
+
+
+def read_source(source: Source) -> Iterator[SourceRow]:
+    """All rows of the source, streaming. Errors: `PoolError` when the source cannot be read to its end."""
+    if source.format == "hub":
+        yield from _read_hub(source)
+    elif source.format == "arrow":
+        yield from _read_arrow(source)
+    else:
+        before = 0
+        for candidate_id, (file, size) in enumerate(zip(source.files, source.sizes, strict=True)):
+            rows = (
+                _read_teacher(file, source, candidate_id) if source.format == "teachers" else _read_file(file, source)
+            )
+            for row in rows:
+                yield row._replace(position=before + row.position)
+            before += size
+
+
+def _read_file(file: Path, source: Source) -> Iterator[SourceRow]:
+    label = source.place(file)
+    if is_parquet(file):
+        return read_parquet(file, label)
+    if file.name.lower().endswith(_LISTS) and _starts_with_bracket(file, label):
+        return read_json_list(file, label)
+    return read_jsonl(file, label)
+
+
+def _starts_with_bracket(file: Path, label: str) -> bool:
+    with open_bytes(file, label) as (stream, _):
+        return stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def _read_teacher(file: Path, source: Source, candidate_id: int) -> Iterator[SourceRow]:
+    """Elements with the ids that their place gives them; ids of their own are kept as `source_…`."""
+    ids = {"candidate_id": candidate_id, "teacher": file.parent.name}
+    for number, row in enumerate(read_json_list(file, source.place(file))):
+        value = row.value
+        if isinstance(value, dict):
+            place_ids = {"problem_id": number, **ids}
+            own = {f"source_{key}": value.pop(key) for key in place_ids if key in value}
+            value = {**place_ids, **value, **own}
+        yield row._replace(value=value)
+
+
+def _read_arrow(source: Source) -> Iterator[SourceRow]:
+    import datasets
+
+    try:
+        dataset: Any = datasets.load_from_disk(str(source.root))
+        for number, value in enumerate(dataset, start=1):
+            yield SourceRow(f"{source.label}:{number}", value, source.total * number // len(dataset))
+    except (OSError, ValueError) as error:
+        raise PoolError(f"{source.label}: the saved dataset is damaged ({error}); save or copy it again") from error
+
+
+def _read_hub(source: Source) -> Iterator[SourceRow]:
+    import datasets
+
+    place = f"{source.dataset_id}/{source.split}"
+    try:
+        rows: Any = datasets.load_dataset(
+            source.dataset_id, split=source.split, revision=source.revision, streaming=True
+        )
+        for number, value in enumerate(rows, start=1):
+            yield SourceRow(f"{place}:{number}", value, number)
+    except (*_hub_errors(), datasets.exceptions.DatasetsError) as error:
+        raise PoolError(
+            f"{place}: the dataset cannot be read ({_first_line(error)}); check --split, or download it and give "
+            "its folder"
+        ) from error
