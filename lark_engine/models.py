@@ -26,7 +26,8 @@ ADAPTER_DIR = "adapter"
 class ModelRef:
     """A model that can be loaded: a plain folder, or a LoRA adapter together with its base model's folder.
 
-    `content` is the fingerprint of its files (and its base's); `artifact` is set when the workspace made it.
+    `content` is the fingerprint of its files; of a checkpoint, the artifact's own, known before it is trained.
+    `artifact` is set when the workspace made it.
     """
 
     name: str
@@ -93,8 +94,7 @@ def model_of_checkpoint(artifact: Artifact, workspace: Workspace) -> ModelRef:
     manifest = artifact.manifest
     if not (artifact.path / ADAPTER_DIR).is_dir():
         path = artifact.path / STUDENT_DIR
-        content = hash_model_dir(path, workspace.memo_dir)
-        return ModelRef(name=artifact.id, path=path, content=content, artifact=artifact)
+        return ModelRef(name=artifact.id, path=path, content=artifact.fingerprint, artifact=artifact)
     base = resolve_student(str(manifest.config["student"]), workspace)
     if base.content != manifest.identity.get("student"):
         raise StudentError(
@@ -102,8 +102,7 @@ def model_of_checkpoint(artifact: Artifact, workspace: Workspace) -> ModelRef:
             f"({manifest.identity.get('student')}, found {base.content}); give back the student that it was trained on"
         )
     path = artifact.path / ADAPTER_DIR
-    content = hash_model_dir(path, workspace.memo_dir) + base.content
-    return ModelRef(name=artifact.id, path=path, content=content, base=base, artifact=artifact)
+    return ModelRef(name=artifact.id, path=path, content=artifact.fingerprint, base=base, artifact=artifact)
 
 
 def _hub_folder(name: str) -> Path:

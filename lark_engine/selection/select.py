@@ -91,7 +91,7 @@ def _make(draft: Draft, config: SelectConfig, scores: Artifact, pool: Artifact) 
         kept.to_parquet(partial, index=False)
     id_type = PoolData(pool).id_type
     write_train_file(draft.path / TRAIN, kept, pool, config, id_type)
-    draft.drops = {**drops, **_solver_drops(table, weighted)}
+    draft.drops = {**drops, **_solver_drops(weighted)}
     draft.counts = {
         "num_problems": int(kept["problem_id"].nunique()),
         "num_trajectories": len(kept),
@@ -112,10 +112,11 @@ def _kept_rows(table: pd.DataFrame, energy: Any, weighted: Weighted, config: Sel
     return rows[keep].reset_index(drop=True)
 
 
-def _solver_drops(table: pd.DataFrame, weighted: Weighted) -> dict[str, int]:
-    """Problems and candidates that the rule left without weight for want of a valid energy."""
-    lost = int((weighted.num_candidates_N == 0).sum())
-    return {"no_valid_candidate": lost} if lost and not (weighted.selection_prob > 0).all() else {}
+def _solver_drops(weighted: Weighted) -> dict[str, int]:
+    """Problems that the rule left without weight for want of a valid energy."""
+    without_weight_N = weighted.prob_sorted_NK.sum(axis=1) == 0
+    lost = int((without_weight_N & (weighted.num_candidates_N == 0)).sum())
+    return {"no_valid_candidate": lost} if lost else {}
 
 
 def _edge_counts(weighted: Weighted, config: SelectConfig) -> dict[str, int]:

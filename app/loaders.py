@@ -1,0 +1,212 @@
+"""Cached reading of the workspace. What is finished is read once for each state of the manifests; what is being made
+is looked up anew every time, so that another process's work shows at the next run of the page."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from lark_engine.errors import LarkError
+from lark_engine.results.table import results_table
+from lark_engine.store.workspace import (
+    KINDS,
+    MANIFEST,
+    Artifact,
+    InputRef,
+    Kind,
+    Workspace,
+    library_versions,
+    read_artifact,
+)
+
+_FOLDERS: dict[Kind, str] = {
+    **{kind: f"{kind}/*" for kind in KINDS},
+    "evals": "evals/*/*",
+    "grades": "evals/*/*/grades/*",
+}
+_TAIL_BYTES = 1 << 14
+_UNREADABLE = (LarkError, KeyError, TypeError, ValueError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All finished artifacts, newest first, and the folders whose manifest cannot be used."""
+
+    artifacts: dict[Kind, list[Artifact]]
+    damaged: list[Path]
+
+    def newest(self, kind: Kind) -> Artifact | None:
+        return next(iter(self.artifacts[kind]), None)
+
+    def find(self, ref: InputRef) -> Artifact | None:
+        """The artifact of a lineage entry, or None when it is no longer there."""
+        return next((a for a in self.artifacts[ref.kind] if a.manifest.fingerprint == ref.fingerprint), None)
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(self.artifacts.values())
+
+
+class Unfinished(NamedTuple):
+    """A folder without a manifest: being made by a live process, or left by one that ended."""
+
+    kind: Kind
+    name: str
+    running: bool
+    done: float | None
+    total: float | None
+    unit: str
+    eta_s: float | None
+
+
+class Health(NamedTuple):
+    """Room where the workspace is, and what is installed."""
+
+    free_bytes: int
+    versions: dict[str, str]
+
+
+def signature(workspace: Workspace) -> tuple[tuple[str, int, int], ...]:
+    """A value that changes whenever any manifest appears, disappears or is written anew."""
+    entries = []
+    for pattern in _FOLDERS.values():
+        for path in workspace.root.glob(f"{pattern}/{MANIFEST}"):
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            entries.append((str(path), stat.st_mtime_ns, stat.st_size))
+    return tuple(sorted(entries))
+
+
+def load_snapshot(workspace: Workspace) -> Snapshot:
+    """The finished artifacts as of now."""
+    return _snapshot(str(workspace.root), signature(workspace))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _snapshot(root: str, version: object) -> Snapshot:
+    artifacts: dict[Kind, list[Artifact]] = {}
+    damaged = []
+    for kind, pattern in _FOLDERS.items():
+        found = []
+        for folder in sorted(Path(root).glob(pattern)):
+            artifact = read_artifact(folder) if (folder / MANIFEST).is_file() else None
+            if artifact is not None and artifact.kind == kind:
+                found.append(artifact)
+            elif (folder / MANIFEST).is_file():
+                damaged.append(folder.relative_to(root))
+        artifacts[kind] = sorted(found, key=lambda a: a.manifest.created_at, reverse=True)
+    return Snapshot(artifacts, damaged)
+
+
+class ResultsTable(NamedTuple):
+    """The tidy results table, and what is wrong with the grades that are not in it."""
+
+    table: pd.DataFrame
+    problems: list[str]
+
+
+def load_results(workspace: Workspace) -> ResultsTable:
+    """The results as of now. A grade whose metrics cannot be read is left out and named."""
+    return _results(str(workspace.root), signature(workspace))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _results(root: str, version: object) -> ResultsTable:
+    workspace = Workspace(root)
+    try:
+        return ResultsTable(results_table(workspace), [])
+    except _UNREADABLE:
+        pass  # one bad file must not hide the others: read them one by one
+    parts, problems = [results_table(workspace, ids=[])], []
+    for grade in workspace.list("grades"):
+        try:
+            parts.append(results_table(workspace, ids=[grade.id]))
+        except _UNREADABLE as error:
+            problems.append(f"{grade.path.relative_to(root)}: {error if isinstance(error, LarkError) else repr(error)}")
+    return ResultsTable(pd.concat(parts, ignore_index=True), problems)
+
+
+def load_unfinished(workspace: Workspace) -> list[Unfinished]:
+    """Folders without a manifest, running ones first."""
+    found = []
+    for kind, pattern in _FOLDERS.items():
+        for folder in workspace.root.glob(pattern):
+            if folder.is_dir() and (folder / ".lock").is_file() and not (folder / MANIFEST).exists():
+                found.append(_unfinished(kind, folder))
+    return sorted(found, key=lambda item: (not item.running, item.kind, item.name))
+
+
+def running_names(items: list[Unfinished]) -> set[str]:
+    """Which artifacts are being made by a live process."""
+    return {item.name for item in items if item.running}
+
+
+def _unfinished(kind: Kind, folder: Path) -> Unfinished:
+    event = last_event(folder)
+    return Unfinished(
+        kind=kind,
+        name=folder.name,
+        running=is_locked(folder / ".lock"),
+        done=_number(event.get("done")),
+        total=_number(event.get("total")),
+        unit=str(event.get("unit") or ""),
+        eta_s=_number(event.get("eta_s")),
+    )
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a live process holds this lock; the probe is released at once."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def last_event(folder: Path) -> dict[str, Any]:
+    """The last whole progress event of a folder (however long its log is), or an empty dict."""
+    for path in (folder / "events.jsonl", folder / "logs" / "events.jsonl"):
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                lines = file.read().splitlines(keepends=True)
+        except OSError:
+            continue
+        for line in reversed(lines):
+            if not line.endswith(b"\n"):
+                continue
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and event.get("total"):
+                return event
+    return {}
+
+
+def load_health(workspace: Workspace) -> Health:
+    """Free space of the workspace's disk and the versions of the libraries that make results."""
+    folder = next(path for path in (workspace.root, *workspace.root.parents) if path.exists())
+    return Health(shutil.disk_usage(folder).free, _versions())
+
+
+@st.cache_resource(show_spinner=False)
+def _versions() -> dict[str, str]:
+    return library_versions()
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,202 @@
+"""What the Overview says, computed from a snapshot of the workspace: stage cards, next step, lineage. No Streamlit."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from app import formats
+from app.loaders import Snapshot, Unfinished
+from lark_engine.store.workspace import Artifact, InputRef, Kind, Manifest
+
+State = Literal["ready", "running", "stopped", "none"]
+
+
+class Stage(NamedTuple):
+    """A place of the strip: the kinds of artifact that belong to it (the last is what it shows), and what it is for."""
+
+    label: str
+    kinds: tuple[Kind, ...]
+    noun: str
+    purpose: str
+
+
+STAGES = (
+    Stage("Pool", ("pools",), "pool", "candidate solutions by several teachers"),
+    Stage("Scores", ("scores",), "score set", "ĝ: what your student can learn from each"),
+    Stage("Selection", ("selections",), "selection", "what to train on, and with what weight"),
+    Stage("Checkpoint", ("checkpoints",), "checkpoint", "your student, trained"),
+    Stage("Results", ("evals", "grades"), "result", "accuracy on benchmarks, with intervals"),
+)
+_ORDER: tuple[Kind, ...] = ("grades", "evals", "checkpoints", "selections", "scores", "pools", "students")
+NOUNS: dict[Kind, str] = {
+    "pools": "Pool", "students": "Student", "scores": "Scores", "selections": "Selection",
+    "checkpoints": "Checkpoint", "evals": "Generations", "grades": "Grades",
+}  # fmt: skip
+
+
+class StageCard(NamedTuple):
+    """One stage of the pipeline: its state, the newest artifact in figures, and its age."""
+
+    label: str
+    state: State
+    headline: str
+    unit: str
+    details: tuple[str, ...]
+    age: str
+    total: str
+
+
+class Step(NamedTuple):
+    """What to do next, and the command that does it."""
+
+    sentence: str
+    command: str
+
+
+class Link(NamedTuple):
+    """One artifact of a lineage; `artifact` is None when it is no longer in the workspace."""
+
+    noun: str
+    id: str
+    artifact: Artifact | None
+
+
+class Chain(NamedTuple):
+    """Where one result comes from."""
+
+    title: str
+    links: list[Link]
+
+
+FIRST_STEPS = (
+    Step("See the whole pipeline run on an embedded pool with a real 135M student, in a few minutes:", "make demo"),
+    Step(
+        "Import a pool of your own: JSONL, Parquet, a folder of teachers, or a Hugging Face id:",
+        "lark pool import FILE",
+    ),
+    Step("Run all stages as a recipe says, from the pool to the results table:", "lark run recipe.yaml"),
+)
+
+
+def stage_cards(snapshot: Snapshot, unfinished: Iterable[Unfinished], now: datetime) -> list[StageCard]:
+    """The pipeline strip, left to right."""
+    open_work = list(unfinished)
+    return [_card(stage, snapshot, open_work, now) for stage in STAGES]
+
+
+def _card(stage: Stage, snapshot: Snapshot, open_work: list[Unfinished], now: datetime) -> StageCard:
+    own = [item for item in open_work if item.kind in stage.kinds]
+    newest = snapshot.newest(stage.kinds[-1])
+    number = len(snapshot.artifacts[stage.kinds[-1]])
+    if any(item.running for item in own):
+        state: State = "running"
+    elif newest is not None:
+        state = "ready"
+    else:
+        state = "stopped" if own else "none"
+    total = f"{number} {stage.noun}{'s' if number != 1 else ''}" if number else ""
+    if newest is None:
+        return StageCard(stage.label, state, "", "", (stage.purpose,), "", total)
+    headline, unit, details = _figures(newest.manifest)
+    if newest.kind != "grades" and (dropped := sum(newest.manifest.drops.values())):
+        details = (*details, f"{formats.count(dropped)} dropped")
+    return StageCard(stage.label, state, headline, unit, details, formats.age(newest.manifest.created_at, now), total)
+
+
+def _figures(manifest: Manifest) -> tuple[str, str, tuple[str, ...]]:
+    """The most telling count of an artifact, its unit, and up to two more facts."""
+    counts, config = manifest.counts, manifest.config
+    if manifest.kind == "pools":
+        facts = [_counted(counts, "num_problems", "problem"), _counted(counts, "num_teachers", "teacher")]
+        return _head(counts, "num_trajectories", "candidates", facts)
+    if manifest.kind == "scores":
+        facts = [_counted(counts, "num_problems", "problem"), f"{formats.count(manifest.tokens or 0)} tokens"]
+        return _head(counts, "num_trajectories", "scored", facts)
+    if manifest.kind == "selections":
+        budget = config.get("budget", config.get("B"))
+        rule = formats.rule(str(config.get("rule", "")))
+        facts = [_counted(counts, "num_problems", "problem"), f"{rule}, B = {budget}" if budget is not None else rule]
+        return _head(counts, "num_trajectories", "kept", facts)
+    if manifest.kind == "checkpoints":
+        loss = manifest.metrics.get("last_loss")
+        facts = [
+            formats.method(str(config.get("method", ""))),
+            f"loss {loss:.3f}" if isinstance(loss, int | float) else "",
+        ]
+        return _head(counts, "num_steps", "steps", facts)
+    facts = [_counted(counts, "num_problems", "problem"), _counted(counts, "num_correct", "correct", plural="correct")]
+    return _head(counts, "num_generations", "graded", facts)
+
+
+def _head(counts: dict[str, int], key: str, unit: str, facts: list[str]) -> tuple[str, str, tuple[str, ...]]:
+    details = tuple(fact for fact in facts if fact)
+    if key in counts:
+        return formats.count(counts[key]), unit, details
+    return "✓", "finished", details
+
+
+def _counted(counts: dict[str, int], key: str, noun: str, plural: str | None = None) -> str:
+    if key not in counts:
+        return ""
+    number = counts[key]
+    return f"{formats.count(number)} {noun if number == 1 else plural or noun + 's'}"
+
+
+def next_step(snapshot: Snapshot, unfinished: Iterable[Unfinished]) -> Step:
+    """The first thing that the pipeline lacks, as a sentence and a command (no command while something runs)."""
+    open_work = list(unfinished)
+    if any(item.running for item in open_work):
+        return Step("Wait for what is being made; this page follows it.", "")
+    if open_work:
+        item = open_work[0]
+        return Step(
+            f"{NOUNS[item.kind]} {item.name} is unfinished. Run the command that began it again; it resumes.", ""
+        )
+    pool, scores = snapshot.newest("pools"), snapshot.newest("scores")
+    selection, checkpoint = snapshot.newest("selections"), snapshot.newest("checkpoints")
+    newest_student = snapshot.newest("students")
+    student = _q(newest_student) if newest_student else "STUDENT"
+    if pool and not scores:
+        return Step("Score every candidate under your student:", f"lark score --pool {_q(pool)} --student {student}")
+    if scores and not selection:
+        return Step("Choose what to train on:", f"lark select --scores {_q(scores)} --B 3")
+    if selection and not checkpoint:
+        command = f"lark train lora --train-data {_q(selection)} --student {student}"
+        return Step("Train the student on the selection:", command)
+    if checkpoint and not snapshot.newest("grades"):
+        command = f"lark generate --model {_q(checkpoint)} --benchmark FILE.json"
+        return Step("Sample answers to a benchmark, then grade them with lark grade:", command)
+    return Step("Export the results table:", "lark table") if checkpoint else FIRST_STEPS[1]
+
+
+def _q(artifact: Artifact) -> str:
+    return shlex.quote(artifact.id)
+
+
+def chains(snapshot: Snapshot) -> list[Chain]:
+    """The lineage of every graded result, newest first."""
+    return [Chain(_title(grade), lineage(grade, snapshot)) for grade in snapshot.artifacts["grades"]]
+
+
+def _title(grade: Artifact) -> str:
+    """Model and benchmark as the folders say: evals/<model>/<benchmark>-<fingerprint>/grades/<rules>-<fingerprint>/."""
+    generations = grade.path.parents[1]
+    return f"{generations.parent.name} on {generations.name.rpartition('-')[0]}"
+
+
+def lineage(artifact: Artifact, snapshot: Snapshot) -> list[Link]:
+    """An artifact and everything that it was made from, results first, the pool and the student last."""
+    seen: dict[tuple[Kind, str], InputRef] = {}
+    queue = [artifact.ref]
+    while queue:
+        ref = queue.pop()
+        if (ref.kind, ref.fingerprint) in seen:
+            continue
+        seen[ref.kind, ref.fingerprint] = ref
+        found = artifact if ref == artifact.ref else snapshot.find(ref)
+        queue.extend(found.manifest.inputs.values() if found else ())
+    refs = sorted(seen.values(), key=lambda ref: (_ORDER.index(ref.kind), ref.id))
+    return [Link(NOUNS[r.kind], r.id, artifact if r == artifact.ref else snapshot.find(r)) for r in refs]

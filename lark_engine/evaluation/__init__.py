@@ -1,0 +1,1 @@
+"""Benchmarks, generation, extraction, grading and metrics."""

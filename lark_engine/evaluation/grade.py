@@ -1,0 +1,149 @@
+"""Grading of generations: one row a sample in grades.parquet, and metrics.json overall, by level and by subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import pandas as pd
+
+from lark_engine.config import GradeConfig
+from lark_engine.errors import StoreError
+from lark_engine.evaluation.equality import reference_answer
+from lark_engine.evaluation.extract import extract
+from lark_engine.evaluation.generate import GENERATIONS, PROBLEMS
+from lark_engine.evaluation.grading import Grade, GradeItem, grade_all
+from lark_engine.evaluation.metrics import Samples, summarize
+from lark_engine.store.atomic import replacing, write_json
+from lark_engine.store.events import EventLog, Progress
+from lark_engine.store.fingerprint import fingerprint
+from lark_engine.store.rows import read_rows
+from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace
+
+GRADES = "grades.parquet"
+METRICS = "metrics.json"
+NAME = "last-boxed"
+# To be raised when a change of the rules of extraction or equality changes a grade.
+RULES_VERSION = 1
+COLUMNS = (
+    "problem_id", "sample_index", "prediction", "reference", "correct", "rule", "reason", "finish_reason",
+    "num_tokens", "level", "subject",
+)  # fmt: skip
+
+
+def plan_grade(config: GradeConfig, workspace: Workspace, generations: Artifact | Plan) -> Plan:
+    """What grading these generations would make. Other rules or another math-verify make other grades."""
+    identity = {
+        "answer_type": _identity(generations)["benchmark"]["answer_type"],
+        "rules": f"{NAME}-{RULES_VERSION}",
+        "math_verify": metadata.version("math-verify"),
+    }
+    content = {"config": config.identity(), "generations": generations.fingerprint, **identity}
+    return Plan(
+        kind="grades", name=NAME, fingerprint=fingerprint(content), config=config.identity(),
+        inputs={"generations": generations.ref}, identity=identity,
+        parent=(generations.path if isinstance(generations, Artifact) else workspace.folder(generations)) / "grades",
+    )  # fmt: skip
+
+
+def _identity(generations: Artifact | Plan) -> dict[str, Any]:
+    return generations.manifest.identity if isinstance(generations, Artifact) else generations.identity
+
+
+def grade(config: GradeConfig, workspace: Workspace, generations: Artifact) -> Artifact:
+    """Grade generations. Writes grades.parquet (`COLUMNS`, in the benchmark's order) and metrics.json.
+
+    Errors: `StoreError` when the generations lack a problem that a sample belongs to.
+    """
+    plan = plan_grade(config, workspace, generations)
+    return workspace.build(plan, lambda draft: _make(draft, config, generations, plan.identity["answer_type"]))
+
+
+def extract_answers(generations: Artifact) -> Iterator[dict[str, Any]]:
+    """What grading would compare: {problem_id, sample_index, prediction, reference, rule, reason} of every sample.
+
+    Pure text, no worker processes; in the benchmark's order. Errors: as `grade`.
+    """
+    answer_type = generations.manifest.identity["benchmark"]["answer_type"]
+    for sample, problem in _samples_of(generations):
+        reference = reference_answer(problem["reference"])
+        found = extract(sample["text"], answer_type, reference)
+        yield {
+            "problem_id": sample["problem_id"], "sample_index": sample["sample_index"],
+            "prediction": _utf8(found.prediction), "reference": reference, "rule": found.rule, "reason": found.reason,
+        }  # fmt: skip
+
+
+def _make(draft: Draft, config: GradeConfig, generations: Artifact, answer_type: str) -> None:
+    pairs = _samples_of(generations)
+    items = (
+        GradeItem(text=sample["text"], reference=problem["reference"], answer_type=answer_type)
+        for sample, problem in pairs
+    )
+    rows = []
+    with Progress(EventLog(draft.path / "events.jsonl", "grade"), len(pairs), "sample") as progress:
+        grades = grade_all(items, time_limit_s=config.time_limit_s, workers=config.workers)
+        for (sample, problem), verdict in zip(pairs, grades, strict=True):
+            rows.append(_row(sample, problem, verdict))
+            progress.update(1)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    with replacing(draft.path / GRADES) as partial:
+        table.to_parquet(partial, index=False)
+    metrics = metrics_of(table)
+    write_json(draft.path / METRICS, metrics)
+    draft.metrics = {"n_samples": metrics["n_samples"], **metrics["overall"]}
+    draft.counts = {
+        "num_problems": int(table["problem_id"].nunique()),
+        "num_generations": len(table),
+        "num_correct": int(table["correct"].sum()),
+        "num_truncated": int((table["finish_reason"] == "length").sum()),
+    }
+    draft.drops = {str(reason): int(count) for reason, count in table["reason"].value_counts().items()}
+
+
+def _samples_of(generations: Artifact) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every sample with its problem, in the benchmark's order."""
+    problems = {row["problem_id"]: row for row in read_rows(generations.path / PROBLEMS)}
+    place = {problem_id: index for index, problem_id in enumerate(problems)}
+    samples = list(read_rows(generations.path / GENERATIONS))
+    if unknown := {s["problem_id"] for s in samples} - place.keys():
+        raise StoreError(f"{generations.path / PROBLEMS}: lacks problem {min(unknown)}; generate this benchmark again")
+    samples.sort(key=lambda s: (place[s["problem_id"]], s["sample_index"]))
+    return [(sample, problems[sample["problem_id"]]) for sample in samples]
+
+
+def _row(sample: dict[str, Any], problem: dict[str, Any], verdict: Grade) -> dict[str, Any]:
+    return {
+        **{name: sample[name] for name in ("problem_id", "sample_index", "finish_reason", "num_tokens")},
+        **{name: problem[name] for name in ("reference", "level", "subject")},
+        **asdict(verdict),
+        "prediction": _utf8(verdict.prediction),
+    }
+
+
+def _utf8(text: str | None) -> str | None:
+    """Files are UTF-8; half a surrogate pair, which a model can write, is not."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
+
+
+def metrics_of(table: pd.DataFrame) -> dict[str, Any]:
+    """The content of metrics.json: `n_samples`, and {metric: {value, low, high, num_problems}} overall, by level and
+    by subject; samples without a level or subject are in the overall numbers only."""
+    return {
+        "n_samples": int(table.groupby("problem_id").size().max()),
+        "overall": _metrics(table),
+        "by_level": {str(level): _metrics(part) for level, part in table.groupby("level")},
+        "by_subject": {str(subject): _metrics(part) for subject, part in table.groupby("subject")},
+    }
+
+
+def _metrics(table: pd.DataFrame) -> dict[str, dict[str, Any] | None]:
+    problems = [_samples(part) for _, part in table.groupby("problem_id", sort=False)]
+    return {name: asdict(value) if value else None for name, value in summarize(problems).items()}
+
+
+def _samples(part: pd.DataFrame) -> Samples:
+    predictions: Sequence[Any] = part["prediction"].astype(object).where(part["prediction"].notna(), None).tolist()
+    return Samples(correct=tuple(map(bool, part["correct"])), predictions=tuple(predictions))

@@ -1,0 +1,70 @@
+"""Recipes that ship with the package: hyper-parameters as YAML, DeepSpeed JSON, system prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lark_engine.config import load_yaml
+from lark_engine.errors import ConfigError, did_you_mean
+from lark_engine.store.workspace import read_json
+
+ROOT = Path(__file__).parent
+
+
+# Names of transformers' TrainingArguments and peft's LoraConfig, as the released configuration files write them.
+_RELEASED_NAMES = {
+    "learning_rate": "lr",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "lr_scheduler_type": "scheduler",
+    "max_seq_length": "max_length",
+    "r": "lora_rank",
+    "target_modules": "lora_targets",
+}
+
+
+def train_recipe(name: str) -> dict[str, Any]:
+    """Values of a shipped training recipe, or of a YAML file. Errors: `ConfigError` with the nearest known name."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        return {"recipe": path.stem, **_our_names(load_yaml(path))}
+    shipped = ROOT / "train" / f"{name}.yaml"
+    if not shipped.is_file():
+        raise ConfigError(f"no training recipe '{name}'{did_you_mean(name, train_recipes())}")
+    return {"recipe": name, **load_yaml(shipped)}
+
+
+def train_recipes() -> list[str]:
+    """Names of the shipped training recipes."""
+    return sorted(path.stem for path in (ROOT / "train").glob("*.yaml"))
+
+
+def deepspeed_config(name: str) -> dict[str, Any]:
+    """A shipped DeepSpeed configuration by name, or a JSON file.
+
+    Errors: `ConfigError` for an unknown name, or for a file that fixes what follows from the training options.
+    """
+    shipped = {path.stem: path for path in (ROOT / "deepspeed").glob("*.json")}
+    path = shipped.get(name) or Path(name)
+    if name not in shipped and not path.is_file():
+        raise ConfigError(f"no DeepSpeed configuration '{name}'{did_you_mean(name, shipped)}")
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a DeepSpeed configuration is a JSON object")
+    for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        if values.get(key, "auto") != "auto":
+            raise ConfigError(
+                f"{path}: '{key}' is fixed to {values[key]}, but it follows from global_batch, batch_size and the "
+                'number of devices; set it to "auto"'
+            )
+    return values
+
+
+def lora_values(path: Path) -> dict[str, Any]:
+    """LoRA options of a YAML or JSON file, in our names or in peft's (r, target_modules)."""
+    return _our_names(load_yaml(path))
+
+
+def _our_names(values: dict[str, Any]) -> dict[str, Any]:
+    return {_RELEASED_NAMES.get(name, name): value for name, value in values.items()}

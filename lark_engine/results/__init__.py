@@ -1,0 +1,1 @@
+"""Results: lineage of an artifact, and the table of all graded evaluations."""

@@ -1,0 +1,35 @@
+"""What an artifact was made from, found by following the manifests."""
+
+from __future__ import annotations
+
+from lark_engine.store.workspace import KINDS, Artifact, InputRef, Workspace
+
+
+class Lineage:
+    """Looks up inputs of many artifacts; reads each kind of the workspace once."""
+
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
+        self._known: dict[tuple[str, str], Artifact] | None = None
+
+    def of(self, artifact: Artifact) -> list[Artifact]:
+        """Every artifact that this one was made from, nearest first, each once; deleted ones are left out."""
+        found: dict[tuple[str, str], Artifact] = {}
+        front = [artifact]
+        while front:
+            inputs = [self.find(ref) for a in front for ref in a.manifest.inputs.values()]
+            front = [a for a in inputs if a is not None and (a.kind, a.id) not in found]
+            found.update({(a.kind, a.id): a for a in front})
+        return list(found.values())
+
+    def find(self, ref: InputRef) -> Artifact | None:
+        """The artifact that a manifest refers to, if it is still there."""
+        if self._known is None:
+            # Ids of evals repeat the benchmark's name under each model, their fingerprints differ.
+            self._known = {(a.kind, a.id): a for kind in KINDS for a in self.workspace.list(kind)}
+        return self._known.get((ref.kind, ref.id))
+
+
+def lineage(workspace: Workspace, artifact: Artifact) -> list[Artifact]:
+    """Every artifact that `artifact` was made from, nearest first."""
+    return Lineage(workspace).of(artifact)

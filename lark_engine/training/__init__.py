@@ -1,0 +1,1 @@
+"""Training: a weighted training set fine-tunes the student, full-parameter or LoRA, by one objective."""

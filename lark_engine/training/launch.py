@@ -1,0 +1,85 @@
+"""Starts training processes: in this process for one device, through torchrun for several or for DeepSpeed."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from lark_engine import errors
+from lark_engine.errors import TrainingError
+from lark_engine.training.sft import ERROR, RESUME_DIR, TrainSpec, run
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+
+
+def launch(spec: TrainSpec, *, joined: bool) -> None:
+    """Train as the spec says. `joined`: this process is itself a rank that torchrun started.
+
+    Errors: what the training process reports as a `LarkError`; `TrainingError` with the log's path when it died.
+    """
+    if joined or (spec.config.nproc_per_node == 1 and spec.deepspeed is None):
+        run(spec)
+        return
+    path = spec.write()
+    error_path = spec.folder / RESUME_DIR / ERROR
+    error_path.unlink(missing_ok=True)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
+        str(spec.config.nproc_per_node), "-m", "lark_engine.training.sft", str(path),
+    ]  # fmt: skip
+    log.info("starting: %s", " ".join(command))
+    log_path = spec.folder / "train.log"
+    with log_path.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=_environment(spec),
+            start_new_session=True, preexec_fn=_die_with_parent,
+        )  # fmt: skip
+        try:
+            code = process.wait()
+        except BaseException:
+            _stop(process)
+            raise
+    if code:
+        raise _error(error_path, log_path, code)
+
+
+def _environment(spec: TrainSpec) -> dict[str, str]:
+    """The parent's environment, with the accelerator that was decided on."""
+    on_cpu = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""} if spec.config.device == "cpu" else {}
+    threads = max(1, (os.cpu_count() or 1) // spec.config.nproc_per_node)
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), **on_cpu}
+
+
+def _die_with_parent() -> None:
+    """In the child: be terminated when the process that started us dies, so that two runs never write one folder."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Terminate torchrun (it ends its ranks), then kill what is left of its session."""
+    process.terminate()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _error(error_path: Path, log_path: Path, code: int) -> errors.LarkError:
+    if error_path.exists():
+        values = json.loads(error_path.read_text())
+        kind = getattr(errors, values["error"], TrainingError)
+        error: errors.LarkError = kind(values["message"])
+        return error
+    tail = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()][-400:]
+    causes = [line.strip() for line in tail if "Error" in line and "ChildFailedError" not in line]
+    cause = causes[-1] if causes else (tail[-1].strip() if tail else "no output")
+    return TrainingError(f"training ended with exit code {code}: {cause[:300]}; the whole log is {log_path}")

@@ -1,0 +1,111 @@
+"""The training stage: a train.jsonl and a student become a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lark_engine.config import TrainConfig
+from lark_engine.errors import ConfigError
+from lark_engine.models import resolve_device, resolve_dtype, resolve_student
+from lark_engine.recipes import deepspeed_config
+from lark_engine.selection.select import TRAIN
+from lark_engine.store.fingerprint import fingerprint, hash_file
+from lark_engine.store.workspace import Artifact, Draft, InputRef, Plan, Workspace, slug
+from lark_engine.training.examples import read_train_file
+from lark_engine.training.sft import RESUME_DIR, SUMMARY, TrainSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainData:
+    """What to train on: a selection of the workspace, or a train.jsonl from anywhere."""
+
+    path: Path
+    content: str
+    inputs: dict[str, InputRef]
+
+
+def train_data(name: str, workspace: Workspace) -> TrainData:
+    """A selection by id, or the path of a train.jsonl (recognized when it is a selection's own)."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        selection = workspace.resolve("selections", name)
+        return selection_data(selection)
+    content = hash_file(path, workspace.memo_dir)
+    for selection in workspace.list("selections"):
+        size = selection.manifest.files.get(TRAIN)
+        if size == path.stat().st_size and hash_file(selection.path / TRAIN, workspace.memo_dir) == content:
+            return selection_data(selection)
+    return TrainData(path=path.absolute(), content=content, inputs={})
+
+
+def selection_data(selection: Artifact) -> TrainData:
+    """The training data of a selection; its content is its fingerprint."""
+    return TrainData(
+        path=selection.path / TRAIN, content=selection.manifest.fingerprint, inputs={"selection": selection.ref}
+    )
+
+
+def plan_train(config: TrainConfig, workspace: Workspace, data: TrainData) -> tuple[Plan, TrainSpec]:
+    """What training would make, and what a training process needs to know.
+
+    Errors: `ConfigError` for a DeepSpeed configuration that does not fit; `DeviceError`; `StudentError`.
+    """
+    student = resolve_student(config.student, workspace)
+    device = resolve_device(config.device)
+    template = config.chat_template.read_text(encoding="utf-8") if config.chat_template else None
+    resolved = config.model_copy(update={"device": device, "dtype": resolve_dtype(config.dtype, device)})
+    deepspeed = deepspeed_config(config.deepspeed) if config.deepspeed else None
+    if deepspeed and config.method == "lora" and deepspeed.get("zero_optimization", {}).get("stage") == 3:
+        raise ConfigError("deepspeed zero3 shards the frozen base of a LoRA run for nothing; use zero2, or method full")
+    values = {**resolved.identity(), "chat_template": template, "deepspeed": deepspeed}
+    if config.method == "full":
+        values = {name: value for name, value in values.items() if not name.startswith("lora_")}
+    identity = {"student": student.content, "data": data.content}
+    plan = Plan(
+        kind="checkpoints",
+        name=f"{config.method}-{slug(config.recipe)}",
+        fingerprint=fingerprint({"config": values, **identity}),
+        config={**resolved.model_dump(mode="json"), "student": str(config.student)},
+        inputs={**data.inputs, **({"student": student.artifact.ref} if student.artifact else {})},
+        identity=identity,
+        seed=config.seed,
+    )
+    folder = workspace.folder(plan)
+    spec = TrainSpec(config=resolved, student=student, train_path=data.path, folder=folder, deepspeed=deepspeed)
+    return plan, spec
+
+
+def train(config: TrainConfig, workspace: Workspace, data: TrainData, *, rank: int | None = None) -> Artifact | None:
+    """Train, or return the finished checkpoint. `rank` is set when torchrun started this process.
+
+    Only rank 0 builds the artifact; the other ranks train along and return None.
+    """
+    from lark_engine.training.launch import launch
+
+    plan, spec = plan_train(config, workspace, data)
+    read_train_file(data.path)  # a bad line is found before a model is loaded on every rank
+    if rank:
+        if not workspace.find(plan):
+            launch(spec, joined=True)
+        return None
+
+    def make(draft: Draft) -> None:
+        launch(spec, joined=rank is not None)
+        _describe(draft, spec)
+
+    return workspace.build(plan, make)
+
+
+def _describe(draft: Draft, spec: TrainSpec) -> None:
+    """Fill in the manifest from the summary of the run, and free the resume state."""
+    summary: dict[str, Any] = json.loads((draft.path / SUMMARY).read_text())
+    shutil.rmtree(draft.path / RESUME_DIR)
+    draft.device = spec.config.device
+    draft.tokens = summary["response_tokens"]
+    draft.drops = summary["drops"]
+    draft.counts = {name: summary[name] for name in ("num_sequences", "num_truncated", "num_steps", "global_batch")}
+    draft.metrics = {name: summary[name] for name in ("first_loss", "last_loss", "trainable_parameters")}

@@ -1,0 +1,90 @@
+"""A small OpenAI-compatible server for tests, and benchmark files."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class FakeServer:
+    """Answers every chat with `\\boxed{<seed>}`, or with the next of `failures` (status, body) first."""
+
+    url: str = ""
+    models: list[str] = field(default_factory=lambda: ["fake"])
+    failures: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    message: dict[str, Any] | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: Counter[str] = field(default_factory=Counter)
+    most_in_flight: int = 0
+    in_flight: int = 0
+    pause_s: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        with self.lock:
+            self.requests.append(body)
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            failure = self.failures.pop(0) if self.failures else None
+        threading.Event().wait(self.pause_s)
+        with self.lock:
+            self.in_flight -= 1
+        if failure:
+            return failure
+        message = self.message or {"content": rf"\boxed{{{body['seed']}}}"}
+        return 200, {
+            "choices": [{"message": message, "finish_reason": "stop"}],
+            "usage": {"completion_tokens": 7},
+        }
+
+
+@pytest.fixture
+def fake_server() -> Iterator[FakeServer]:
+    fake = FakeServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _send(self, status: int, value: dict[str, Any]) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            self._send(200, {"data": [{"id": name} for name in fake.models]})
+
+        def do_POST(self) -> None:
+            fake.keys[str(self.headers.get("Authorization"))] += 1
+            self._send(*fake.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield fake
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def benchmark_path(tmp_path: Path) -> Path:
+    """Three problems with levels and subjects."""
+    path = tmp_path / "sums.json"
+    rows = [{"prompt": f"{i}+{i}=?", "answer": str(2 * i), "level": 1 + i // 2, "subject": "sums"} for i in range(1, 4)]
+    path.write_text(json.dumps(rows))
+    return path

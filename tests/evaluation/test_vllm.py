@@ -1,0 +1,125 @@
+"""The real vLLM: a tiny base model and a LoRA adapter from one server, killed in the middle and resumed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lark_engine.config import GenerateConfig
+from lark_engine.evaluation.generate import GENERATIONS, generate
+from lark_engine.evaluation.serving import VllmServer, session_processes
+from lark_engine.models import ModelRef
+from lark_engine.store.rows import read_rows
+from lark_engine.store.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+if importlib.util.find_spec("vllm") is None and not os.environ.get("CI"):
+    pytest.skip("vLLM is not installed", allow_module_level=True)
+
+NUM_SAMPLES = 4
+
+_GENERATE = """
+import json, sys
+from pathlib import Path
+from tests.evaluation.test_vllm import config_of, models_of
+from lark_engine.evaluation.generate import generate
+from lark_engine.store.workspace import Workspace
+root, tiny, adapter = map(Path, sys.argv[1:])
+# One request at a time, so that the kill comes in the middle.
+generate(config_of(root, max_concurrency=1), Workspace(root / "workspace"), models_of(tiny, adapter))
+"""
+
+
+def config_of(root: Path, **options: object) -> GenerateConfig:
+    values = {"max_new_tokens": 64, "max_model_len": 512, "n_samples": NUM_SAMPLES, "temperature": 1.0}
+    return GenerateConfig.parse({"benchmark": [str(root / "sums.json")], **values, **options}, "test")
+
+
+def models_of(tiny: Path, adapter: Path) -> list[ModelRef]:
+    base = ModelRef(name="tiny", path=tiny, content="base0")
+    return [base, ModelRef(name="tiny-lora", path=adapter, content="lora0", base=base)]
+
+
+@pytest.fixture(scope="module")
+def adapter_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random LoRA of rank 4 that changes the answers of the tiny model."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj", "up_proj"], init_lora_weights=False)
+    folder = tmp_path_factory.mktemp("adapters") / "lora"
+    get_peft_model(model, config).save_pretrained(folder)
+    return folder
+
+
+def test_one_server_for_base_and_adapter_survives_kill_and_leaves_nothing(
+    tiny_model_dir: Path, adapter_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": f"{i}+{i}=?", "answer": str(2 * i)} for i in range(8)]
+    (tmp_path / "sums.json").write_text(json.dumps(rows))
+    kept = _generate_until_killed(tmp_path, tiny_model_dir, adapter_dir)
+
+    servers: list[VllmServer] = []
+    enter = VllmServer.__enter__
+
+    def counting(self: VllmServer) -> VllmServer:
+        servers.append(enter(self))
+        assert self._process is not None
+        sessions.append(self._process.pid)
+        return servers[-1]
+
+    sessions: list[int] = []
+    monkeypatch.setattr(VllmServer, "__enter__", counting)
+    models = models_of(tiny_model_dir, adapter_dir)
+    base, adapted = generate(config_of(tmp_path), Workspace(tmp_path / "workspace"), models)
+
+    assert len(servers) == 1
+    assert session_processes(sessions[0]) == []
+    base_rows = list(read_rows(base.path / GENERATIONS))
+    assert base_rows[: len(kept)] == kept
+    for artifact in (base, adapted):
+        made = list(read_rows(artifact.path / GENERATIONS))
+        assert len({(r["problem_id"], r["sample_index"]) for r in made}) == len(made) == 8 * NUM_SAMPLES
+        assert all(r["finish_reason"] in ("stop", "length") and 1 <= r["num_tokens"] <= 64 for r in made)
+        assert len({r["text"] for r in made}) > 8
+        assert artifact.manifest.counts["num_truncated"] == sum(r["finish_reason"] == "length" for r in made)
+        assert artifact.manifest.config["dtype"] == "bfloat16"
+    texts = [{(r["problem_id"], r["sample_index"]): r["text"] for r in read_rows(a.path / GENERATIONS)}
+             for a in (base, adapted)]  # fmt: skip
+    assert texts[0] != texts[1]
+    assert not any(name.endswith(".log") for name in base.manifest.files)
+
+
+def _generate_until_killed(root: Path, tiny: Path, adapter: Path) -> list[dict[str, object]]:
+    """Start generating in another process, kill -9 it after a few samples, and return these."""
+    arguments = [sys.executable, "-c", _GENERATE, str(root), str(tiny), str(adapter)]
+    with (root / "output.log").open("wb") as output:
+        process = subprocess.Popen(
+            arguments, stdout=output, stderr=output, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+        )
+    deadline = time.monotonic() + 300
+    while not (files := list(root.glob(f"workspace/evals/tiny/*/{GENERATIONS}"))) or files[0].stat().st_size == 0:
+        assert process.poll() is None, (root / "output.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    kept = list(read_rows(files[0]))
+    assert 1 <= len(kept) < 8 * NUM_SAMPLES
+    return kept

@@ -1,0 +1,135 @@
+"""The chi2 rule against the released weights, an independent solver, and its own invariants."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import optimize
+
+from lark_engine.selection import chi2
+
+NAN = float("nan")
+
+
+def solve(energies: list[float], rule: str, **options: float) -> list[float]:
+    """Weights in the order of the energies given."""
+    energy_NK = np.array([energies])
+    ranked = chi2.rank(energy_NK)
+    weights = getattr(chi2, f"{rule}_weights")(ranked, **options)
+    result = np.zeros(energy_NK.shape[1])
+    result[ranked.order_NK[0]] = weights[0]
+    return result.tolist()
+
+
+def test_released_weights_are_matched_with_the_released_margin(shared_dir: Path) -> None:
+    cases = json.loads((shared_dir / "golden" / "chi2_topb_weights.json").read_text())
+    compared = 0
+    for case in cases:
+        energies = [NAN if e is None else e for e in case["energies"]]
+        if np.isnan(energies).all():
+            continue  # the problem is dropped; `uniform_if_no_energy` restores the release (tested in test_select)
+        weights = solve(energies, "budget", budget=case["B"], released_margin=True)
+        assert weights == pytest.approx(case["weights"], abs=1e-9)
+        compared += 1
+    assert compared == 597
+
+
+def test_without_the_released_margin_only_budgets_of_all_candidates_differ(shared_dir: Path) -> None:
+    for case in json.loads((shared_dir / "golden" / "chi2_topb_weights.json").read_text()):
+        energies = [NAN if e is None else e for e in case["energies"]]
+        valid = [e for e in energies if not np.isnan(e)]
+        if case["B"] < len(valid):
+            assert solve(energies, "budget", budget=case["B"]) == pytest.approx(case["weights"], abs=1e-9)
+        elif len(valid) > 1 and max(valid) - min(valid) > 1e-9:
+            assert solve(energies, "budget", budget=case["B"])[energies.index(min(valid))] == 0.0
+
+
+def test_the_paper_rule_by_hand() -> None:
+    # B = 2, threshold 1: margins 3 and 1, so weights 3/4 and 1/4.
+    assert solve([1.0, 4.0, 2.0, 0.0], "budget", budget=2) == pytest.approx([0.0, 0.75, 0.25, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("energies", "budget", "expected"),
+    [
+        ([5.0], 3, [1.0]),
+        ([2.0, 2.0, 2.0], 2, [0.5, 0.5, 0.0]),
+        ([2.0, 2.0, 2.0], 3, [1 / 3, 1 / 3, 1 / 3]),
+        ([3.0, 1.0], 2, [1.0, 0.0]),
+        ([3.0, 1.0], 9, [1.0, 0.0]),
+        ([NAN, 3.0, NAN], 2, [0.0, 1.0, 0.0]),
+        ([NAN, NAN], 2, [0.0, 0.0]),
+        ([1.0, 3.0, NAN, 2.0], 2, [0.0, 2 / 3, 0.0, 1 / 3]),
+    ],
+)
+def test_edge_cases_of_the_budget(energies: list[float], budget: int, expected: list[float]) -> None:
+    assert solve(energies, "budget", budget=budget) == pytest.approx(expected)
+
+
+def test_sharpness_one_is_the_paper_rule_and_large_sharpness_is_uniform_over_the_top() -> None:
+    energies = [0.4, 0.1, 0.3, 0.9, 0.2]
+    assert solve(energies, "sharpness", budget=3, sharpness=1.0) == pytest.approx(solve(energies, "budget", budget=3))
+    flat = solve(energies, "sharpness", budget=3, sharpness=1e9)
+    assert flat == pytest.approx([1 / 3, 0.0, 1 / 3, 1 / 3, 0.0], abs=1e-6)
+    assert solve(energies, "sharpness", budget=3, sharpness=1e-6)[3] == pytest.approx(1.0)
+
+
+def test_one_temperature_keeps_more_where_energies_are_closer() -> None:
+    ranked = chi2.rank(np.array([[1.0, 0.0, 0.0], [1.0, 0.9, 0.8]]))
+    weights = chi2.temperature_weights(ranked, 0.1)
+    assert (weights > 0).sum(axis=1).tolist() == [1, 3]
+    assert (chi2.temperature_weights(ranked, 0.1, max_budget=2) > 0).sum(axis=1).tolist() == [1, 2]
+
+
+energies_NK = hnp.arrays(
+    np.float64,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
+    elements=st.one_of(st.floats(-1, 1), st.sampled_from([0.0, 0.5, NAN, 1e-9, -1e6, 1e6])),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(energies_NK, st.integers(1, 14))
+def test_weights_are_a_distribution_over_at_most_the_budget(matrix: np.ndarray, budget: int) -> None:
+    ranked = chi2.rank(matrix)
+    weights = chi2.budget_weights(ranked, budget)
+    valid_N = (~np.isnan(matrix)).any(axis=1)
+    assert (weights >= 0).all()
+    assert weights.sum(axis=1) == pytest.approx(valid_N.astype(float), abs=1e-9)
+    assert ((weights > 0).sum(axis=1) <= budget).all()
+    assert (np.diff(weights, axis=1) <= 1e-12).all()
+
+
+@settings(deadline=None, max_examples=200)
+@given(energies_NK)
+def test_tau_never_falls_with_the_budget(matrix: np.ndarray) -> None:
+    tau_NK = chi2.taus(chi2.rank(matrix))
+    assert (np.diff(tau_NK, axis=1) >= 0).all()
+    assert (tau_NK >= 0).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    hnp.arrays(np.float64, st.integers(2, 9), elements=st.floats(-1, 1), unique=True),
+    st.floats(0.02, 2.0),
+)
+def test_the_closed_form_is_the_projection_on_the_simplex(energies: np.ndarray, tau: float) -> None:
+    """argmax ⟨q, e⟩ − (τ/2)(KΣq² − 1) is the projection of e/(τK); its threshold ν is found here by bisection."""
+    scaled = energies / (tau * len(energies))
+    nu = optimize.brentq(lambda nu: np.maximum(scaled - nu, 0).sum() - 1, scaled.min() - 1, scaled.max(), xtol=1e-14)
+    expected = np.maximum(scaled - nu, 0)
+    assert solve(energies.tolist(), "temperature", tau=tau) == pytest.approx(expected.tolist(), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=100)
+@given(hnp.arrays(np.float64, st.integers(1, 9), elements=st.floats(-1, 1), unique=True), st.integers(1, 9))
+def test_the_order_of_candidates_does_not_matter(energies: np.ndarray, budget: int) -> None:
+    order = np.random.default_rng(len(energies)).permutation(len(energies))
+    weights = np.array(solve(energies.tolist(), "budget", budget=budget))
+    assert solve(energies[order].tolist(), "budget", budget=budget) == pytest.approx(weights[order].tolist(), abs=1e-9)
