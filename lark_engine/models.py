@@ -177,7 +177,9 @@ def load_model(model: ModelRef, *, dtype: str, device: str, trust_remote_code: b
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             model.base_path, dtype=torch_dtype(dtype), use_safetensors=True, trust_remote_code=trust_remote_code

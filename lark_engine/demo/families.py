@@ -6,55 +6,11 @@ integer or a simple fraction.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
 
+from lark_engine.demo import one_step
+from lark_engine.demo.cast import Cast, Story, Template
 from lark_engine.demo.derivation import Derivation
-
-_NAMES = (
-    "Amara", "Bruno", "Chen", "Dalia", "Emil", "Farah", "Goran", "Hana", "Ivo", "Jonas", "Keiko", "Lena", "Mateo",
-    "Nadia", "Omar", "Priya", "Quentin", "Rosa", "Samir", "Tilda", "Uma", "Viktor", "Wanda", "Yusuf", "Zoe",
-)  # fmt: skip
-_GOODS = ("notebooks", "candles", "mugs", "seed packets", "paint brushes", "puzzle books", "light bulbs", "scarves")
-_VEHICLES = ("bus", "train", "delivery van", "ferry", "tram")
-_PLACES = ("library", "community garden", "bakery", "youth club", "repair shop", "museum")
-
-
-class Cast:
-    """Draws the numbers, names and objects of one story from its random stream."""
-
-    def __init__(self, rng: random.Random):
-        self.rng = rng
-
-    def number(self, low: int, high: int, step: int = 1) -> int:
-        """A number between low and high, both included."""
-        return self.rng.randrange(low, high + 1, step)
-
-    def names(self) -> tuple[str, str]:
-        first, second = self.rng.sample(_NAMES, 2)
-        return first, second
-
-    def goods(self) -> tuple[str, str]:
-        first, second = self.rng.sample(_GOODS, 2)
-        return first, second
-
-    def vehicle(self) -> str:
-        return self.rng.choice(_VEHICLES)
-
-    def place(self) -> str:
-        return self.rng.choice(_PLACES)
-
-
-class Story(NamedTuple):
-    """A problem text and the derivation of its answer."""
-
-    text: str
-    derivation: Derivation
-
-
-Template = Callable[[Cast], Story]
 
 
 def shopping_packs(cast: Cast) -> Story:
@@ -377,10 +333,16 @@ def savings_weeks(cast: Cast) -> Story:
     )  # fmt: skip
 
 
+# In the order in which problems are drawn; the one-step families stand among the first, so that a small student has
+# something to get right in every benchmark.
 FAMILIES: dict[str, tuple[Template, ...]] = {
+    "counting": (one_step.counting_more,),
     "shopping": (shopping_packs, shopping_change),
+    "leftovers": (one_step.leftovers,),
     "rates": (rates_tank, rates_catch_up, rates_two_legs),
+    "rows": (one_step.rows,),
     "ages": (ages_past, ages_sum),
+    "sharing": (one_step.sharing,),
     "fractions": (fractions_recipe, fractions_rest),
     "percentages": (percent_discount, percent_growth),
     "geometry": (geometry_fence, geometry_path),

@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 
 from lark_engine.demo.derivation import Derivation, latex, work_out
-from lark_engine.demo.families import FAMILIES, Cast
+from lark_engine.demo.cast import Cast
+from lark_engine.demo.families import FAMILIES
 
 Parameters = tuple[str, tuple[str, ...]]
 """What makes two problems the same exercise: the template and the numbers in it, whoever the names are."""

@@ -28,7 +28,7 @@ import psutil
 
 from lark_engine.config import Device
 from lark_engine.errors import DeviceError, ServerError
-from lark_engine.evaluation.leash import GRACE_S
+from lark_engine.leash import GRACE_S
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class VllmServer:
         started = time.monotonic()
         with self.log_path.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lark_engine.evaluation.leash", *command],
+                [sys.executable, "-m", "lark_engine.leash", *command],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**os.environ, **self._environment()},
             )  # fmt: skip
@@ -196,7 +196,7 @@ def vllm_command(base: Path, adapters: Mapping[str, Path], port: int, options: S
     if options.trust_remote_code:
         command += ["--trust-remote-code"]
     if vllm_device() == "cpu":
-        # A prompt in chunks rewinds the seeded generator of its request, which the CPU's has not: the engine dies of it.
+        # A prompt in chunks rewinds its request's seeded generator; on a CPU that cannot be done and ends the engine.
         command += ["--enforce-eager", "--no-enable-chunked-prefill"]
     if adapters:
         command += ["--enable-lora", "--max-lora-rank", str(max_lora_rank(adapters.values()))]

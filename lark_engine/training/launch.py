@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +15,7 @@ from lark_engine.training.sft import ERROR, RESUME_DIR, TrainSpec, run
 
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
+_STOP_TIMEOUT_S = 60.0
 
 
 def launch(spec: TrainSpec, *, joined: bool) -> None:
@@ -32,15 +30,15 @@ def launch(spec: TrainSpec, *, joined: bool) -> None:
     error_path = spec.folder / RESUME_DIR / ERROR
     error_path.unlink(missing_ok=True)
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
-        str(spec.config.nproc_per_node), "-m", "lark_engine.training.sft", str(path),
+        sys.executable, "-m", "lark_engine.leash", sys.executable, "-m", "torch.distributed.run", "--standalone",
+        "--nproc_per_node", str(spec.config.nproc_per_node), "-m", "lark_engine.training.sft", str(path),
     ]  # fmt: skip
     log.info("starting: %s", " ".join(command))
     log_path = spec.folder / "train.log"
     with log_path.open("ab") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=_environment(spec),
-            start_new_session=True, preexec_fn=_die_with_parent,
+            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=_environment(spec),
+            start_new_session=True,
         )  # fmt: skip
         try:
             code = process.wait()
@@ -58,19 +56,10 @@ def _environment(spec: TrainSpec) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads), **on_cpu}
 
 
-def _die_with_parent() -> None:
-    """In the child: be terminated when the process that started us dies, so that two runs never write one folder."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Terminate torchrun (it ends its ranks), then kill what is left of its session."""
+    """Ask the leash to end torchrun and its ranks, and wait until it has."""
     process.terminate()
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait(timeout=_STOP_TIMEOUT_S)
 
 
 def _error(error_path: Path, log_path: Path, code: int) -> errors.LarkError:

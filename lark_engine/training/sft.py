@@ -64,6 +64,7 @@ def run(spec: TrainSpec) -> None:
     Errors: `TrainingError` for a non-finite loss; `StudentError`, `PoolError` for inputs that cannot be used.
     """
     import torch
+    from transformers import PrinterCallback
 
     from lark_engine.training.trainer import EventCallback, WeightedTrainer, newest_complete_checkpoint
 
@@ -80,6 +81,7 @@ def run(spec: TrainSpec) -> None:
         data_collator=collate, training_set=training_set,
         callbacks=[EventCallback(EventLog(spec.folder / "events.jsonl", "train"))],
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # events.jsonl and the progress bar say the same
     resume = newest_complete_checkpoint(spec.folder / RESUME_DIR)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     _save(trainer, tokenizer, spec, training_set)
@@ -163,13 +165,14 @@ def _save(trainer: Any, tokenizer: Any, spec: TrainSpec, training_set: TrainingS
 
     config = spec.config
     target = spec.folder / (ADAPTER_DIR if config.method == "lora" else STUDENT_DIR)
+    # DeepSpeed gathers what it sharded (ZeRO-3), which every rank takes part in.
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     if config.method == "full":
         stored = AutoConfig.from_pretrained(spec.student.path, trust_remote_code=config.trust_remote_code).dtype
-        state = {k: v.to(stored) if v.is_floating_point() else v for k, v in (state or model.state_dict()).items()}
+        state = _stored_state(model, state or model.state_dict(), stored)
         model.config.dtype = stored
         model.config.use_cache = True
     model.save_pretrained(target, state_dict=state)
@@ -189,6 +192,16 @@ def _save(trainer: Any, tokenizer: Any, spec: TrainSpec, training_set: TrainingS
             "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         },
     )
+
+
+def _stored_state(model: Any, state: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """What is written to disk: one copy of tied weights, in the precision `dtype`."""
+    tied = set(model.all_tied_weights_keys)
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+        if name not in tied
+    }
 
 
 def main(argv: list[str]) -> int:

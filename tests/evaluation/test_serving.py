@@ -85,7 +85,7 @@ def test_a_server_that_is_never_healthy_is_stopped(tmp_path: Path, monkeypatch: 
 
 _PARENT = """
 import subprocess, sys, time
-command = [sys.executable, "-m", "lark_engine.evaluation.leash", sys.executable, "-c", "import time; time.sleep(60)"]
+command = [sys.executable, "-m", "lark_engine.leash", sys.executable, "-c", "import time; time.sleep(60)"]
 child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 print(child.pid, flush=True)
 time.sleep(60)
@@ -109,7 +109,7 @@ def test_the_server_ends_when_its_parent_is_killed() -> None:
 
 
 def test_the_leash_passes_on_the_exit_status() -> None:
-    command = [sys.executable, "-m", "lark_engine.evaluation.leash", sys.executable, "-c", "raise SystemExit(7)"]
+    command = [sys.executable, "-m", "lark_engine.leash", sys.executable, "-c", "raise SystemExit(7)"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         assert process.wait(20) == 7
 

@@ -116,7 +116,9 @@ def test_an_artifact_is_resolved_by_id_name_fingerprint_and_folder(workspace: Wo
     artifact = build(workspace)
     for name in ("toy-0123456789ab", "toy", "0123456789ab", str(artifact.path)):
         assert workspace.resolve("pools", name).id == artifact.id
-    with pytest.raises(StoreError, match=r"no pool 'toy-0123456789ff' in workspace .*; did you mean 'toy-0123456789ab'\?"):
+    with pytest.raises(
+        StoreError, match=r"no pool 'toy-0123456789ff' in workspace .*; did you mean 'toy-0123456789ab'\?"
+    ):
         workspace.resolve("pools", "toy-0123456789ff")
 
 

@@ -1,4 +1,4 @@
-"""Runs a command that cannot outlive the process that started it: `python -m lark_engine.evaluation.leash COMMAND …`.
+"""Runs a command that cannot outlive the process that started it: `python -m lark_engine.leash COMMAND …`.
 
 The parent holds the other end of our standard input. The kernel closes it when the parent ends, however it ends
 (kill -9 too), and then the whole process group is stopped: TERM, and KILL for what is left after the grace time. A
