@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.txt pyproject.toml Makefile
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo app test check fix
+.PHONY: help install demo app test check fix bench
 .DEFAULT_GOAL := help
 
 help: ## what can be done here
@@ -40,3 +40,7 @@ check: $(STAMP) ## format, lint and types
 fix: $(STAMP) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## measured claims: memory of a large import, deviation from the golden numbers
+	$(BIN)/python benchmarks/pool_import.py
+	$(BIN)/python benchmarks/golden.py

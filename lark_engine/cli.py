@@ -68,6 +68,8 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("lark_engine").setLevel(logging.INFO)
+    # It warns of a missing GPU on every machine without one, also when nobody asked for DeepSpeed.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     app()
 
 
@@ -373,15 +375,16 @@ def _pool(name: str, store: Workspace) -> Artifact:
 
 
 def _scores_and_pool(scores: str, pool: str | None, store: Workspace) -> tuple[Artifact, Artifact]:
-    from lark_engine.selection.released import import_scores
+    from lark_engine.selection.released import find_exported, import_scores
 
     path = Path(scores).expanduser()
-    if path.is_file():
+    known = find_exported(path, store) if path.is_file() else None
+    if path.is_file() and (known is None or pool is not None):
         if pool is None:
             raise ConfigError(f"{scores} holds scores but no texts; say which pool they are of with --pool POOL")
         pool_artifact = _pool(pool, store)
         return import_scores(path, store, pool_artifact), pool_artifact
-    artifact = store.resolve("scores", scores)
+    artifact = known or store.resolve("scores", scores)
     return artifact, _pool(pool, store) if pool else store.resolve("pools", artifact.manifest.inputs["pool"].id)
 
 

@@ -75,11 +75,10 @@ def resolve_student(name: str, workspace: Workspace) -> ModelRef:
 
 
 def resolve_model(name: str, workspace: Workspace) -> ModelRef:
-    """A checkpoint of the workspace, a student, or a folder (full model or adapter)."""
+    """A checkpoint of the workspace (or a copy of one), a student, or a folder (full model or adapter)."""
     folder = Path(name).expanduser()
     for artifact in workspace.list("checkpoints"):
-        inside = folder.is_dir() and artifact.path in (folder.absolute(), *folder.absolute().parents)
-        if inside or name in (artifact.id, artifact.manifest.fingerprint):
+        if name in (artifact.id, artifact.fingerprint) or _holds(artifact, folder, workspace):
             return model_of_checkpoint(artifact, workspace)
     if folder.is_dir() and (folder / "adapter_config.json").is_file():
         base_name = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
@@ -103,6 +102,15 @@ def model_of_checkpoint(artifact: Artifact, workspace: Workspace) -> ModelRef:
         )
     path = artifact.path / ADAPTER_DIR
     return ModelRef(name=artifact.id, path=path, content=artifact.fingerprint, base=base, artifact=artifact)
+
+
+def _holds(checkpoint: Artifact, folder: Path, workspace: Workspace) -> bool:
+    """Whether a folder is a checkpoint's own, or holds the same model, as `--output-dir` copies it."""
+    if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        return folder.absolute() == checkpoint.path
+    own = [path for name in (STUDENT_DIR, ADAPTER_DIR) if (path := checkpoint.path / name).is_dir()]
+    content = hash_model_dir(folder, workspace.memo_dir)
+    return any(hash_model_dir(path, workspace.memo_dir) == content for path in own)
 
 
 def _hub_folder(name: str) -> Path:

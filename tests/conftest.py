@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lark_engine.store.workspace import Workspace
+from lark_engine.store.workspace import Artifact, Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 CHATML = (
@@ -64,3 +64,11 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_student(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The real 135M student, converted once for all tests that need it (about 20 s)."""
+    from lark_engine.demo.student import convert_student
+
+    return convert_student(Workspace(tmp_path_factory.mktemp("student")))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from lark_engine.demo.derivation import Derivation, latex, work_out
 from lark_engine.demo.cast import Cast
+from lark_engine.demo.derivation import Derivation, latex, work_out
 from lark_engine.demo.families import FAMILIES
 
 Parameters = tuple[str, tuple[str, ...]]

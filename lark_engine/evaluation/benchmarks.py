@@ -32,11 +32,11 @@ class Family:
 
 
 REGISTRY: dict[str, Family] = {
-    "AIME": Family(pattern=r"aime[-_]?(20)?\d*", answer_type="number", prompt="competition.txt"),
-    "AMC": Family(pattern=r"amc[-_]?(20)?\d*", answer_type="number", prompt="competition.txt"),
+    "AIME": Family(pattern=r"aime[-_]?(20)?\d*", answer_type="number", prompt="math.txt"),
+    "AMC": Family(pattern=r"amc[-_]?(20)?\d*", answer_type="number", prompt="math.txt"),
     "MATH-500": Family(pattern=r"math[-_]?500", answer_type="auto", prompt="math.txt"),
     "MATH": Family(pattern=r"math([-_]?l[1-5])?", answer_type="auto", prompt="math.txt"),
-    "GSM8K": Family(pattern=r"gsm8k", answer_type="number", prompt="word_problem.txt"),
+    "GSM8K": Family(pattern=r"gsm8k", answer_type="number", prompt="math.txt"),
     "MMLU-STEM": Family(pattern=r"mmlu[-_]?stem", answer_type="letter", prompt="multiple_choice.txt"),
 }
 _OTHER = Family(pattern="", answer_type="auto", prompt="math.txt")

@@ -67,7 +67,9 @@ def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:
     center = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max((center - half) / scale, 0.0), min((center + half) / scale, 1.0)
+    # Exact at the ends, where rounding would leave 2e-17 for 0.
+    low = (center - half) / scale if num_successes else 0.0
+    return low, (center + half) / scale if num_successes < num_trials else 1.0
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -184,6 +184,7 @@ def released_scores(scores: Artifact) -> dict[str, Any]:
         )
     scored = sum(len(candidates) for candidates in problems.values())
     return {
+        "lark_scores": scores.id,
         "method": METHOD,
         "student_model": scores.manifest.config["student"],
         "top_k": scores.manifest.config["top_k"],

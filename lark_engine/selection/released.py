@@ -12,7 +12,7 @@ import pandas as pd
 from lark_engine.errors import PoolError
 from lark_engine.scoring.criteria import g_hat, rho
 from lark_engine.scoring.matrix import layout
-from lark_engine.scoring.score import METHOD, SCORES
+from lark_engine.scoring.score import METHOD, SCORES, released_scores
 from lark_engine.store.atomic import replacing
 from lark_engine.store.fingerprint import fingerprint, hash_file
 from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace, read_json
@@ -49,6 +49,14 @@ def import_scores(path: Path, workspace: Workspace, pool: Artifact) -> Artifact:
         draft.metrics = {"id_type": pool.manifest.metrics["id_type"], "num_not_finite": int(table["reason"].count())}
 
     return workspace.build(plan, make)
+
+
+def find_exported(path: Path, workspace: Workspace) -> Artifact | None:
+    """The scores that `lark score --output` wrote to this file, if they are in the workspace and unchanged."""
+    values = read_json(path)
+    name = values.get("lark_scores") if isinstance(values, dict) else None
+    found = [a for a in workspace.list("scores") if a.id == name]
+    return found[0] if found and released_scores(found[0]) == values else None
 
 
 def _table(path: Path, scores: dict[str, Any]) -> pd.DataFrame:

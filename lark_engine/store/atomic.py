@@ -19,16 +19,20 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals into a `StoreError` that names the place and the remedy."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        # Arrow, torch and safetensors say it in their own exceptions, some without an error number.
+        number = error.errno if isinstance(error, OSError) else None
+        if "No space left on device" in str(error):
+            number = errno.ENOSPC
         remedies = {
             errno.ENOSPC: "the disk is full; free some space and run the same command again, it resumes",
             errno.EDQUOT: "the disk quota is used up; free some space and run the same command again, it resumes",
             errno.EACCES: "no permission to write here; choose another folder with --workspace or fix the permissions",
             errno.EROFS: "the file system is read-only; choose another folder with --workspace",
         }
-        if error.errno not in remedies:
+        if number not in remedies:
             raise
-        raise StoreError(f"{error.filename or path}: {remedies[error.errno]}") from error
+        raise StoreError(f"{getattr(error, 'filename', None) or path}: {remedies[number]}") from error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from lark_engine.demo import student as student_module
 from lark_engine.demo.student import convert_student, find_gguf, plan_student
 from lark_engine.errors import StudentError
 from lark_engine.models import resolve_student
-from lark_engine.store.workspace import Workspace
+from lark_engine.store.workspace import Artifact, Workspace
 
 
 def test_without_the_wheel_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,8 +47,8 @@ def test_planning_imports_neither_torch_nor_the_wheel(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_student_is_converted_once_and_loads_as_plain_weights(workspace: Workspace) -> None:
-    artifact = convert_student(workspace)
+def test_the_student_is_converted_once_and_loads_as_plain_weights(real_student: Artifact) -> None:
+    artifact, workspace = real_student, Workspace(real_student.path.parents[1])
     assert artifact.manifest.identity == plan_student(workspace).identity
     assert artifact.manifest.counts == {"parameters": 134515008}
     config = json.loads((artifact.path / "model" / "config.json").read_text())

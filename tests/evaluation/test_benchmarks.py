@@ -18,12 +18,12 @@ def write(path: Path, rows: Any) -> str:
 @pytest.mark.parametrize(
     ("label", "answer_type", "prompt"),
     [
-        ("AIME", "number", "competition.txt"),
-        ("aime_2026", "number", "competition.txt"),
-        ("AMC", "number", "competition.txt"),
+        ("AIME", "number", "math.txt"),
+        ("aime_2026", "number", "math.txt"),
+        ("AMC", "number", "math.txt"),
         ("MATH-500", "auto", "math.txt"),
         ("MATH-L3", "auto", "math.txt"),
-        ("GSM8K", "number", "word_problem.txt"),
+        ("GSM8K", "number", "math.txt"),
         ("MMLU-STEM", "letter", "multiple_choice.txt"),
         ("my own list", "auto", "math.txt"),
         ("mathematics", "auto", "math.txt"),

@@ -214,6 +214,21 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_that_passes_for_whole(wo
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        OSError("Error writing bytes to file. Detail: [errno 28] No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_known_in_the_words_of_other_libraries(workspace: Workspace, error: Exception) -> None:
+    def make(draft: Draft) -> None:
+        raise error
+
+    with pytest.raises(StoreError, match="the disk is full"):
+        workspace.build(plan(), make)
+
+
+@pytest.mark.parametrize(
     ("text", "safe"),
     [
         ("GSM8K pool", "gsm8k-pool"),

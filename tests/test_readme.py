@@ -1,0 +1,61 @@
+"""The README's commands exist, with the flags that it shows, and CI runs the README's test command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from lark_engine.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("lark ")]
+TARGETS = [line for line in LINES if line.startswith("make ")]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_readme_exists_with_its_flags(line: str) -> None:
+    command: Any = typer.main.get_command(app)
+    words = shlex.split(line, comments=True)[1:]
+    while words and hasattr(command, "commands"):
+        name = words.pop(0)
+        assert name in command.commands, f"{line}: no command '{name}'"
+        command = command.commands[name]
+    known = {flag.replace("_", "-") for p in command.params for flag in (*p.opts, *p.secondary_opts)}
+    for word in words:
+        if word.startswith("--"):
+            assert word.replace("_", "-") in known, f"{line}: no flag {word}"
+
+
+def test_the_readme_shows_the_two_commands_and_they_are_targets() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert TARGETS == ["make demo", "make test"]
+    for target in ("help", "install", "demo", "app", "test", "check", "fix", "bench"):
+        assert re.search(rf"^{target}:.*##", makefile, re.MULTILINE), target
+
+
+def test_ci_runs_exactly_the_readmes_test_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    commands = [line for line in script if line and not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["make test"]
+
+
+@pytest.mark.parametrize(
+    "released",
+    ["lark.score_lark", "lark.selection.select_chi2", "lark.train.train_full", "lark.train.train_lora",
+     "lark.eval.generate", "lark.eval.extract_answer", "lark.eval.score", "lark.eval.aggregate"],
+)  # fmt: skip
+def test_the_table_of_released_commands_is_whole(released: str) -> None:
+    assert f"{released}`" in README
+
+
+def test_pictures_of_the_readme_are_there() -> None:
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
