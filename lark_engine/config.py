@@ -15,7 +15,7 @@ from yaml.nodes import MappingNode
 
 from lark_engine.errors import ConfigError, StoreError, did_you_mean
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 Energy = Literal[
     "g_hat", "-nll", "+nll", "-rsr", "-brier", "+rho", "-num_response_tokens", "+num_response_tokens", "random"

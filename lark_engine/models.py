@@ -46,6 +46,11 @@ class ModelRef:
         return self.base.path if self.base else self.path
 
     @property
+    def origin(self) -> str:
+        """What finds this model again from any folder: the workspace's id, or the absolute path."""
+        return self.artifact.id if self.artifact else str(self.path)
+
+    @property
     def inputs(self) -> dict[str, InputRef]:
         """Lineage entry for a manifest; empty for a model from outside the workspace."""
         return {"model": self.artifact.ref} if self.artifact else {}
@@ -164,8 +169,7 @@ def torch_dtype(name: str) -> torch.dtype:
     """The torch dtype of a resolved name."""
     import torch
 
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    return dtypes[name]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
 def load_tokenizer(model: ModelRef, *, trust_remote_code: bool = False) -> Any:

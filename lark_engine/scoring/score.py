@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SCORES = "scores.parquet"
 METHOD = "lark_ghat"
+# To be raised when a change of the code changes scores of the same options and inputs.
+VERSION = 1
 _STATS = ("nll", "brier_exact", "brier_top_k", "entropy", "mean_rank", "rsr")
 
 
@@ -40,12 +42,12 @@ def plan_score(config: ScoreConfig, workspace: Workspace, pool: Artifact | Plan)
     dtype = resolve_dtype(config.dtype, resolve_device(config.device))
     template = config.chat_template.read_text(encoding="utf-8") if config.chat_template else None
     resolved = {**config.identity(), "dtype": dtype, "chat_template": template}
-    identity = {"student": student.content}
+    identity = {"student": student.content, "version": VERSION}
     plan = Plan(
         kind="scores",
         name=f"{pool.name}@{student.name}",
         fingerprint=fingerprint({"config": resolved, "pool": pool.fingerprint, **identity}),
-        config={**resolved, "student": config.student},
+        config={**resolved, "student": student.origin},
         inputs={"pool": pool.ref, **({"student": student.artifact.ref} if student.artifact else {})},
         identity=identity,
     )

@@ -20,11 +20,13 @@ from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace
 
 SELECTION = "selection.parquet"
 TRAIN = "train.jsonl"
+# To be raised when a change of the code changes selections of the same options and inputs.
+VERSION = 1
 
 
 def plan_select(config: SelectConfig, scores: Artifact | Plan, pool: Artifact | Plan) -> Plan:
     """What the selection would be."""
-    identity = {"scores": scores.fingerprint, "pool": pool.fingerprint}
+    identity = {"scores": scores.fingerprint, "pool": pool.fingerprint, "version": VERSION}
     resolved = config.identity()
     return Plan(
         kind="selections",

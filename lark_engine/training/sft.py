@@ -137,7 +137,6 @@ def _training_arguments(spec: TrainSpec, num_steps: int) -> Any:
         adam_epsilon=config.adam_epsilon,
         max_grad_norm=config.max_grad_norm,
         bf16=config.dtype == "bfloat16",
-        fp16=config.dtype == "float16",
         gradient_checkpointing=config.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         seed=config.seed,

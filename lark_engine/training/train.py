@@ -18,6 +18,9 @@ from lark_engine.store.workspace import Artifact, Draft, InputRef, Plan, Workspa
 from lark_engine.training.examples import read_train_file
 from lark_engine.training.sft import RESUME_DIR, SUMMARY, TrainSpec
 
+# To be raised when a change of the code changes what is learned from the same options and inputs.
+VERSION = 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainData:
@@ -64,12 +67,12 @@ def plan_train(config: TrainConfig, workspace: Workspace, data: TrainData) -> tu
     values = {**resolved.identity(), "chat_template": template, "deepspeed": deepspeed}
     if config.method == "full":
         values = {name: value for name, value in values.items() if not name.startswith("lora_")}
-    identity = {"student": student.content, "data": data.content}
+    identity = {"student": student.content, "data": data.content, "version": VERSION}
     plan = Plan(
         kind="checkpoints",
         name=f"{config.method}-{slug(config.recipe)}",
         fingerprint=fingerprint({"config": values, **identity}),
-        config={**resolved.model_dump(mode="json"), "student": str(config.student)},
+        config={**resolved.model_dump(mode="json"), "student": student.origin},
         inputs={**data.inputs, **({"student": student.artifact.ref} if student.artifact else {})},
         identity=identity,
         seed=config.seed,

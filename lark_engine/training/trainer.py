@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,25 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
         loss = weighted_loss(outputs.logits, inputs["input_ids"], inputs["coefficient"], num_items_in_batch)
         if not torch.isfinite(loss):
-            raise TrainingError(self._not_finite(inputs["number"], float(loss.detach())))
+            raise TrainingError(self._not_finite("loss", float(loss.detach()), self._batch(inputs["number"])))
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def _not_finite(self, number: Tensor, value: float) -> str:
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The gradient's norm, before the optimizer uses it. Errors: `TrainingError` when it is not finite."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise TrainingError(self._not_finite("gradient norm", float(norm), ""))
+        return norm
+
+    def _batch(self, number: Tensor) -> str:
         labels = [self._training_set.examples[int(n)].label for n in number if int(n) != PADDING]
+        return f" (batch: {'; '.join(labels)})"
+
+    def _not_finite(self, what: str, value: float, batch: str) -> str:
         return (
-            f"the loss became {value} at step {self.state.global_step + 1} (batch: {'; '.join(labels)}); usual causes "
-            "are a learning rate that is too high and half precision without bfloat16: lower --lr or use --dtype "
-            "float32, then run again: it resumes at the last checkpoint"
+            f"the {what} became {value} at step {self.state.global_step + 1}{batch}; the usual cause is a learning "
+            "rate that is too high: lower --lr or use --dtype float32"
         )
 
 
