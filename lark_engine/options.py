@@ -51,7 +51,7 @@ def _annotation(name: str, field: Any, aliases: tuple[str, ...]) -> Any:
     dashed = name.replace("_", "-")
     flags = [f"--{dashed}/--no-{dashed}"] if kind is bool else [f"--{dashed}", *aliases]
     default = field.get_default()
-    shown = "" if field.is_required() or default in (None, (), "") else f" [default: {_shown(default)}]"
+    shown = "" if field.is_required() or default in (None, (), "") else f" (default: {_shown(default)})"
     text = (field.description or "") + shown
     metavar = "|".join(choices) if choices else None
     annotation = list[str] if kind is tuple else kind

@@ -163,7 +163,7 @@ def test_cuda_is_refused_in_one_sentence_where_there_is_none(
 def test_help_shows_every_option_with_its_default(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["select", "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for text in ("--budget", "--B", "[default: 3]", "budget|sharpness|temperature", "--exclude-teachers"):
+    for text in ("--budget", "--B", "(default: 3)", "budget|sharpness|temperature", "--exclude-teachers"):
         assert text in result.output
 
 
