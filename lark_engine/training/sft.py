@@ -75,6 +75,11 @@ def run(spec: TrainSpec) -> None:
     training_set = build_training_set(read_train_file(spec.train_path), renderer, config)
     order = lay_out(len(training_set.examples), config)
     arguments = _training_arguments(spec, num_steps=len(order))
+    if spec.deepspeed:
+        # ZeRO-3 builds the model in shards: its process group must be there first.
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="gloo" if config.device == "cpu" else "nccl", verbose=False)
     model = _build_model(spec)
     trainer = WeightedTrainer(
         model=model, args=arguments, train_dataset=ScheduledExamples(training_set.examples, order),
