@@ -31,6 +31,16 @@ class Tokens:
         return max(len(self.ids) - self.num_prompt_tokens, 0)
 
 
+def read_template(path: Path | None) -> str | None:
+    """The text of a chat template file; None for None. Errors: `StudentError` when there is no such file."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudentError(f"{path}: no such chat template file, or not readable as UTF-8 text") from error
+
+
 class ChatRenderer:
     """Renders conversations with one tokenizer.
 
@@ -48,9 +58,7 @@ class ChatRenderer:
         self.render = render
         self.name = name or str(getattr(tokenizer, "name_or_path", "the student"))
         if chat_template is not None:
-            if not chat_template.is_file():
-                raise StudentError(f"{chat_template}: no such chat template file")
-            tokenizer.chat_template = chat_template.read_text(encoding="utf-8")
+            tokenizer.chat_template = read_template(chat_template)
         if not getattr(tokenizer, "chat_template", None):
             raise StudentError(
                 f"student {self.name} has no chat template; give one as a Jinja file with --chat-template FILE"
@@ -88,7 +96,8 @@ class ChatRenderer:
 
     def _check_text(self, full_text: str, prompt_text: str, response: str) -> None:
         # Templates may strip white space around a turn; anything else that is missing was cut.
-        if response.strip() not in full_text:
+        answer_text = full_text.removeprefix(prompt_text)
+        if response.strip() not in answer_text:
             what = "the reasoning before </think>" if "</think>" in response else "part of the response"
             raise StudentError(
                 f"student {self.name}: its chat template leaves out {what}, so it would be neither scored nor trained "

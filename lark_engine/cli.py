@@ -58,6 +58,7 @@ WorkspaceOption = Annotated[
 OutputFile = Annotated[Path | None, typer.Option("--output", help="also write the released format here")]
 OutputDir = Annotated[Path | None, typer.Option("--output-dir", help="also put the result here")]
 _CACHE = Path("cache")
+_LORA_FIELDS = tuple(name for name in TrainConfig.model_fields if name.startswith("lora_"))
 
 
 def main() -> None:
@@ -156,7 +157,7 @@ def select_command(
 
 
 @train_app.command("full")
-@with_options(TrainConfig, leave_out=("method", "recipe"), aliases={"student": ("--model-path",)})
+@with_options(TrainConfig, leave_out=("method", "recipe", *_LORA_FIELDS), aliases={"student": ("--model-path",)})
 def train_full(
     values: dict[str, Any],
     train_data: Annotated[str, typer.Option("--train-data", help="selection id, or a train.jsonl")],
@@ -212,7 +213,8 @@ def generate_command(
         raise ConfigError("which model? give --model-path with a checkpoint id, a student or a folder")
     for artifact in generate(config, store, models, api_key=os.environ.get("LARK_API_KEY")):
         if output_dir:
-            _publish(artifact, output_dir / artifact.name)
+            several = output_dir / artifact.path.parent.name if len(models) > 1 else output_dir
+            _publish(artifact, several / artifact.name)
         _done(artifact)
 
 
@@ -278,8 +280,9 @@ def table_command(
     typer.echo(to_markdown(table))
     if output_csv:
         write_text(output_csv, wide(table).to_csv(index=False))
-    for path in write_table(table, output_dir or store.root / "tables"):
-        typer.echo(f"wrote {path}")
+    if output_dir or ids is None:
+        for path in write_table(table, output_dir or store.root / "tables"):
+            typer.echo(f"wrote {path}")
 
 
 @app.command("run")
@@ -356,11 +359,11 @@ def _done(artifact: Artifact) -> None:
 def _run(configs: Any, store: Workspace) -> None:
     """Run a recipe, print a line a stage, the table, and where it was written."""
     from lark_engine.pipeline import run
-    from lark_engine.results.table import to_markdown, write_table
+    from lark_engine.results.table import results_table, to_markdown, write_table
 
     table = run(configs, store, typer.echo)
     typer.echo("\n" + to_markdown(table))
-    for path in write_table(table, store.root / "tables"):
+    for path in write_table(results_table(store), store.root / "tables"):
         typer.echo(f"wrote {path}")
 
 
@@ -371,6 +374,7 @@ def _pool(name: str, store: Workspace) -> Artifact:
     path = Path(name).expanduser()
     if path.exists() and not (path / "manifest.json").exists():
         return import_pool(PoolConfig.parse({"source": name}, name), store)
+    _refuse_absent_file(name)
     return store.resolve("pools", name)
 
 
@@ -378,14 +382,23 @@ def _scores_and_pool(scores: str, pool: str | None, store: Workspace) -> tuple[A
     from lark_engine.selection.released import find_exported, import_scores
 
     path = Path(scores).expanduser()
-    known = find_exported(path, store) if path.is_file() else None
-    if path.is_file() and (known is None or pool is not None):
-        if pool is None:
+    given_pool = _pool(pool, store) if pool else None
+    if path.is_file():
+        known = find_exported(path, store)
+        if known and (given_pool is None or given_pool.ref == known.manifest.inputs["pool"]):
+            return known, given_pool or store.resolve("pools", known.manifest.inputs["pool"].id)
+        if given_pool is None:
             raise ConfigError(f"{scores} holds scores but no texts; say which pool they are of with --pool POOL")
-        pool_artifact = _pool(pool, store)
-        return import_scores(path, store, pool_artifact), pool_artifact
-    artifact = known or store.resolve("scores", scores)
-    return artifact, _pool(pool, store) if pool else store.resolve("pools", artifact.manifest.inputs["pool"].id)
+        return import_scores(path, store, given_pool), given_pool
+    _refuse_absent_file(scores)
+    artifact = store.resolve("scores", scores)
+    return artifact, given_pool or store.resolve("pools", artifact.manifest.inputs["pool"].id)
+
+
+def _refuse_absent_file(name: str) -> None:
+    """What looks like a file is not looked up as an artifact: the user would be told of the wrong thing."""
+    if Path(name).suffix in {".json", ".jsonl", ".gz", ".zst", ".parquet"} and not Path(name).expanduser().exists():
+        raise ConfigError(f"{name}: no such file")
 
 
 def _train(
@@ -402,7 +415,10 @@ def _train(
     if merged.get("deepspeed") == "none":
         merged["deepspeed"] = None
     processes = merged.get("nproc_per_node", 1)
+    grad_accum = grad_accum or merged.pop("grad_accum", None)
     if grad_accum is not None:
+        if "global_batch" in values:
+            raise ConfigError("--grad-accum and --global-batch say the same thing; give one of them")
         merged["global_batch"] = grad_accum * processes * merged.get("batch_size", 1)
     config = TrainConfig.parse(merged, f"lark train {values['method']}")
     log.info(
@@ -437,7 +453,7 @@ def _generations(name: str, store: Workspace) -> list[tuple[Artifact, Path]]:
     pointers = sorted(folder.rglob(_POINTER)) if folder.is_dir() else []
     if pointers:
         found = [(json.loads(pointer.read_text()), pointer.parent) for pointer in pointers]
-        return [(store.resolve("evals", values["path"]), place) for values, place in found]
+        return [(store.resolve("evals", str(values.get("path"))), place) for values, place in found]
     if folder.is_dir() and not (folder / "manifest.json").exists():
         inside = [a for a in store.list("evals") if folder.absolute() in a.path.parents]
         if not inside:

@@ -32,7 +32,9 @@ def option(default: Any, help: str, *, identity: bool = True, **bounds: Any) -> 
 class StageConfig(BaseModel):
     """Frozen, checked at construction; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     def identity(self) -> dict[str, Any]:
         """The fields that change the output, as JSON values: what the fingerprint hashes."""
@@ -62,6 +64,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
         for part in first["loc"][:-1]:
             owner = getattr(owner.model_fields.get(part), "annotation", None) or model
         known = getattr(owner, "model_fields", model.model_fields)
+        if first["loc"][-1] in known:
+            return f"'{place}' is given twice, under two names; give it once"
         return f"unknown key '{place}'{did_you_mean(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"'{place}' is missing; give it a value"
@@ -138,7 +142,30 @@ class SelectConfig(StageConfig):
             raise ValueError("sharpness has no effect here; use --mode sharpness with rule chi2, or leave it out")
         if self.max_budget is not None and not (self.rule == "chi2" and self.mode == "temperature"):
             raise ValueError("max_budget has no effect here; use --mode temperature with rule chi2, or leave it out")
+        given = self.model_fields_set
+        if "budget" in given and not self.has_budget:
+            raise ValueError("a budget has no effect here; mode temperature takes --max-budget, and rule all keeps all")
+        if self.mode != "budget" and self.rule != "chi2":
+            raise ValueError(f"mode {self.mode} has no effect on rule {self.rule}; leave it out, or use rule chi2")
+        if "seed" in given and self.energy != "random":
+            raise ValueError("seed has no effect here; it is for --energy random")
         return self
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether B says how many are kept: not in mode temperature, and not for the rule all."""
+        return self.rule != "all" and not (self.rule == "chi2" and self.mode == "temperature")
+
+    @property
+    def most_kept(self) -> int | None:
+        """The most candidates that a problem can keep, None for no limit."""
+        return self.budget if self.has_budget else self.max_budget
+
+    def identity(self) -> dict[str, Any]:
+        """As for every config, without what has no effect under these options."""
+        values = super().identity()
+        silent = {"seed": self.energy != "random", "budget": not self.has_budget, "mode": self.rule != "chi2"}
+        return {name: value for name, value in values.items() if not silent.get(name, False)}
 
 
 class TrainConfig(StageConfig):
@@ -149,9 +176,9 @@ class TrainConfig(StageConfig):
     student: str = option(..., "model to train: folder, workspace student, or Hugging Face id", identity=False)
     lr: float = option(1e-4, "peak learning rate", gt=0)
     epochs: float = option(3.0, "passes over the selection", gt=0)
-    max_steps: int = option(-1, "optimizer steps; -1 = as epochs say", ge=-1)
+    max_steps: int | None = option(None, "optimizer steps, instead of epochs", ge=1)
     global_batch: int = option(64, "trajectories in one optimizer step, over all devices", ge=1)
-    batch_size: int = option(1, "trajectories in one forward pass on one device", ge=1)
+    batch_size: int = option(1, "trajectories in one forward pass on one device", identity=False, ge=1)
     max_length: int = option(8192, "longest trajectory in tokens; longer ones are cut and counted", ge=2)
     unit: Literal["trajectory", "token"] = option("trajectory", "whether trajectories or their tokens count equally")
     weighting: Literal["selection", "uniform"] = option("selection", "use the selection's weights, or 1 for all")
@@ -165,7 +192,9 @@ class TrainConfig(StageConfig):
     adam_epsilon: float = option(1e-8, "AdamW epsilon", gt=0)
     max_grad_norm: float = option(1.0, "gradient clipping by norm; 0 = none", ge=0)
     dtype: Dtype = option("auto", "precision; auto = bfloat16 on CUDA, float32 on CPU")
-    gradient_checkpointing: bool = option(True, "recompute activations in the backward pass to save memory")
+    gradient_checkpointing: bool = option(
+        True, "recompute activations in the backward pass to save memory", identity=False
+    )
     seed: int = option(0, "seed of data order, initialization and dropout", ge=0)
     save_steps: int = option(50, "optimizer steps between resumable checkpoints", identity=False, ge=1)
     logging_steps: int = option(1, "optimizer steps between logged points", identity=False, ge=1)
@@ -216,6 +245,7 @@ class GenerateConfig(StageConfig):
     seed: int = option(0, "seed; sample i of problem p has its own, derived from it", ge=0)
     limit: int | None = option(None, "only the first so many problems of each benchmark", ge=1)
     system_prompt: str | None = option(None, "system prompt instead of the benchmark's own; '' = none")
+    chat_template: Path | None = option(None, "Jinja file to use instead of the model's own chat template")
     dtype: Dtype = option("auto", "precision; auto = bfloat16 on CUDA, float32 on CPU (vllm on CPU: bfloat16)")
     device: Device = option("auto", "where to run; auto = CUDA when it is there", identity=False)
     max_model_len: int | None = option(None, "context length of the server; by default the model's", ge=2)

@@ -18,6 +18,8 @@ from lark_engine.store.workspace import Artifact, InputRef, Workspace, slug
 if TYPE_CHECKING:
     import torch
 
+# Weights in safetensors only; code is fetched with the rest and runs only with trust_remote_code.
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py"]
 STUDENT_DIR = "model"
 ADAPTER_DIR = "adapter"
 
@@ -123,7 +125,7 @@ def _hub_folder(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
     except HFValidationError:
         raise StudentError(f"no model folder, workspace student or hub id '{name}'; check the path") from None
     except Exception as error:  # the hub client raises many unrelated types for "not reachable"
@@ -205,6 +207,23 @@ def load_model(model: ModelRef, *, dtype: str, device: str, trust_remote_code: b
         raise DeviceError(f"{model.name} does not fit on {device}; use a smaller model or another device") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise StudentError(f"{model.base_path}: the model cannot be loaded: {_first_line(error)}") from error
+
+
+def context_length(model: ModelRef) -> int | None:
+    """The longest sequence that the model's config states, in tokens; None where it states none."""
+    limit = json.loads((model.base_path / "config.json").read_text()).get("max_position_embeddings")
+    return int(limit) if limit else None
+
+
+def free_device_memory() -> None:
+    """Give memory of models that nobody holds any more back to the device, for the next stage or its server."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _first_line(error: BaseException) -> str:

@@ -23,10 +23,12 @@ from lark_engine.config import (
     TrainConfig,
     load_yaml,
 )
+from lark_engine.errors import ConfigError
 from lark_engine.evaluation.benchmarks import load_benchmark
 from lark_engine.evaluation.generate import generate, plan_generation
 from lark_engine.evaluation.grade import grade, plan_grade
-from lark_engine.models import ADAPTER_DIR, STUDENT_DIR, ModelRef, model_of_checkpoint, resolve_student
+from lark_engine.evaluation.serving import check_device, require_vllm
+from lark_engine.models import ADAPTER_DIR, STUDENT_DIR, ModelRef, model_of_checkpoint, resolve_device, resolve_student
 from lark_engine.pool.importer import import_pool, plan_pool
 from lark_engine.recipes import train_recipe
 from lark_engine.results.table import results_table
@@ -87,16 +89,37 @@ def read_recipe(path: Path) -> RunConfigs:
     benchmarks = recipe.generate.get("benchmark", [])
     listed = [benchmarks] if isinstance(benchmarks, str) else benchmarks
     generate_values = {**recipe.generate, "benchmark": [_benchmark_path(str(name), base) for name in listed]}
-    return RunConfigs(
+    score_values = dict(recipe.score)
+    for values in (score_values, train_values, generate_values):
+        for name in ("chat_template", "deepspeed"):
+            if isinstance(values.get(name), str):
+                values[name] = _path(values[name], base)
+    configs = RunConfigs(
         name=recipe.name,
         pool=PoolConfig.parse(pool_values, f"{path}: pool"),
-        score=ScoreConfig.parse({"student": student, **recipe.score}, f"{path}: score"),
+        score=ScoreConfig.parse({"student": student, **score_values}, f"{path}: score"),
         select=SelectConfig.parse(recipe.select, f"{path}: select"),
         train=TrainConfig.parse({"student": student, "recipe": recipe.name, **train_values}, f"{path}: train"),
         generate=GenerateConfig.parse(generate_values, f"{path}: generate"),
         grade=GradeConfig.parse(recipe.grade, f"{path}: grade"),
         baseline=recipe.baseline,
     )
+    _check_backend(configs.generate, str(path))
+    return configs
+
+
+def _check_backend(config: GenerateConfig, where: str) -> None:
+    """Refuse before hours of training what generation would refuse after them."""
+    if config.backend == "endpoint":
+        raise ConfigError(
+            f"{where}: generate: a run evaluates the checkpoint that it trains, which an endpoint does not serve; use "
+            "backend vllm or transformers, or `lark generate` on its own"
+        )
+    if config.backend == "vllm":
+        require_vllm()
+        check_device(config.device)
+    else:
+        resolve_device(config.device)
 
 
 def plan_run(configs: RunConfigs, workspace: Workspace) -> list[Step]:

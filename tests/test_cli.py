@@ -132,7 +132,9 @@ def test_a_released_score_file_needs_its_pool_and_says_so(tmp_path: Path, pool_p
         (["score", "--input", "absent", "--student", "x"], "no pool 'absent' in workspace"),
         (["select", "--scores", "absent", "--B", "0"], "'budget' = 0: input should be greater than or equal to 1"),
         (["select", "--scores", "absent"], "no score 'absent' in workspace"),
-        (["train", "lora", "--train-data", "absent.jsonl", "--model-path", "m"], "no selection 'absent.jsonl'"),
+        (["select", "--scores", "absent.json"], "absent.json: no such file"),
+        (["train", "lora", "--train-data", "absent.jsonl", "--model-path", "m"], "absent.jsonl: no such file"),
+        (["train", "lora", "--train-data", "x", "--student", "m", "--lr", "inf"], "'lr' = inf"),
         (["train", "lora", "--train-data", "x", "--student", "m", "--recipe", "lorra"], "did you mean 'lora'?"),
         (["generate", "--benchmark", "absent.json", "--model-path", "absent-model"], "absent-model"),
         (["run", "absent.yaml"], "absent.yaml: no such file"),
@@ -141,6 +143,18 @@ def test_a_released_score_file_needs_its_pool_and_says_so(tmp_path: Path, pool_p
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: list[str], sentence: str) -> None:
     assert sentence in refuses(*arguments, workspace=tmp_path / "workspace")
+
+
+def test_a_workspace_that_cannot_be_made_is_one_sentence(tmp_path: Path, pool_path: Path) -> None:
+    (tmp_path / "file").touch()
+    sentence = refuses("pool", "import", pool_path, workspace=tmp_path / "file" / "workspace")
+    assert "cannot be made a folder" in sentence
+
+
+def test_two_names_for_the_accumulation_are_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    command = ("train", "lora", "--train-data", "x", "--student", tiny_model_dir, "--grad-accum", 2)
+    sentence = refuses(*command, "--global-batch", 8, workspace=tmp_path / "workspace")
+    assert "say the same thing; give one of them" in sentence
 
 
 def test_an_unknown_flag_names_the_nearest(tmp_path: Path) -> None:

@@ -107,6 +107,12 @@ def test_a_plan_needs_nothing_but_the_inputs(recipe: Path, workspace: Workspace)
         ("B: 2", "B: *anchor", r"aliases are not allowed|undefined alias"),
         ("name: tiny", "name: !!python/object/apply:os.system [ls]", r"not valid YAML"),
         ("source: pool.jsonl", "source: absent.jsonl", r"absent.jsonl"),
+        (
+            "backend: transformers",
+            "backend: endpoint\n  endpoint: http://x",
+            r"which an endpoint does not serve",
+        ),
+        ("backend: transformers", "backend: transformers\n  device: cuda", r"torch finds no CUDA device"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_section_key_and_remedy(

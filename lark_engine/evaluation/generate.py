@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lark_engine.chat import read_template
 from lark_engine.config import GenerateConfig
 from lark_engine.errors import ConfigError, ServerError
 from lark_engine.evaluation.backends import Backend, OpenAIBackend, Request, Sampling, sample_seed
@@ -41,7 +42,12 @@ def plan_generation(config: GenerateConfig, workspace: Workspace, model: ModelRe
     prompt = effective_system_prompt(config, benchmark)
     # The benchmark's content says which problems there are, and the resolved prompt what they are asked with.
     chosen = {k: v for k, v in config.identity().items() if k not in ("limit", "system_prompt")}
-    resolved = {**chosen, "dtype": resolved_dtype(config), "system_prompt": prompt}
+    resolved = {
+        **chosen,
+        "dtype": resolved_dtype(config),
+        "system_prompt": prompt,
+        "chat_template": read_template(config.chat_template),
+    }
     return Plan(
         kind="evals",
         name=benchmark.name,
@@ -112,7 +118,9 @@ def endpoint_model(config: GenerateConfig, models: Sequence[ModelRef], api_key: 
     if models:
         return models[0]
     name = config.endpoint_model or _only_model(config, api_key)
-    return ModelRef(name=slug(name), path=Path("/nonexistent"), content=fingerprint({"endpoint_model": name}))
+    return ModelRef(
+        name=slug(name), path=Path("/nonexistent"), content=fingerprint({"endpoint": config.endpoint, "model": name})
+    )
 
 
 def _only_model(config: GenerateConfig, api_key: str | None) -> str:
@@ -216,7 +224,8 @@ class _Backends:
         self.device = resolve_device(config.device)
         return TransformersBackend(
             model, dtype=resolved_dtype(config), device=self.device, batch_size=config.max_concurrency,
-            max_model_len=config.max_model_len, trust_remote_code=config.trust_remote_code,
+            max_model_len=config.max_model_len, chat_template=config.chat_template,
+            trust_remote_code=config.trust_remote_code,
         )  # fmt: skip
 
     def _serve(self, model: ModelRef, log_path: Path) -> VllmServer:
@@ -228,7 +237,7 @@ class _Backends:
         options = ServerOptions(
             dtype=resolved_dtype(self.config), max_model_len=self.config.max_model_len,
             tensor_parallel_size=self.config.tensor_parallel_size, start_timeout_s=self.config.start_timeout_s,
-            trust_remote_code=self.config.trust_remote_code,
+            chat_template=self.config.chat_template, trust_remote_code=self.config.trust_remote_code,
         )  # fmt: skip
         adapters = {_adapter_name(m): m.path for m in self.models if m.is_adapter and m.base_path == model.base_path}
         server = VllmServer(base=model.base_path, adapters=adapters, log_path=log_path, options=options)

@@ -7,6 +7,7 @@ rounding, which padding can change).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lark_engine.chat import ChatRenderer
@@ -31,12 +32,12 @@ class TransformersBackend:
 
     def __init__(
         self, model: ModelRef, *, dtype: str, device: str, batch_size: int, max_model_len: int | None = None,
-        trust_remote_code: bool = False,
+        chat_template: Path | None = None, trust_remote_code: bool = False,
     ):  # fmt: skip
         self.name = model.name
         self.batch_size = batch_size
         self.tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
-        self.renderer = ChatRenderer(self.tokenizer, name=model.name)
+        self.renderer = ChatRenderer(self.tokenizer, chat_template=chat_template, name=model.name)
         self.model = load_model(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
         own = getattr(self.model.config, "max_position_embeddings", None)
         limits = [n for n in (max_model_len, own) if n is not None]

@@ -55,6 +55,7 @@ class ServerOptions:
     max_model_len: int | None = None
     tensor_parallel_size: int = 1
     start_timeout_s: float = 900.0
+    chat_template: Path | None = None
     trust_remote_code: bool = False
 
 
@@ -193,6 +194,8 @@ def vllm_command(base: Path, adapters: Mapping[str, Path], port: int, options: S
     ]  # fmt: skip
     if options.max_model_len is not None:
         command += ["--max-model-len", str(options.max_model_len)]
+    if options.chat_template is not None:
+        command += ["--chat-template", str(options.chat_template.absolute())]
     if options.trust_remote_code:
         command += ["--trust-remote-code"]
     if vllm_device() == "cpu":

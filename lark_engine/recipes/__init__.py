@@ -21,7 +21,9 @@ _RELEASED_NAMES = {
     "max_seq_length": "max_length",
     "r": "lora_rank",
     "target_modules": "lora_targets",
+    "gradient_accumulation_steps": "grad_accum",
 }
+_FIXED = {"bias": "none", "task_type": "CAUSAL_LM", "use_rslora": False, "inference_mode": False}
 
 
 def train_recipe(name: str) -> dict[str, Any]:
@@ -67,4 +69,11 @@ def lora_values(path: Path) -> dict[str, Any]:
 
 
 def _our_names(values: dict[str, Any]) -> dict[str, Any]:
-    return {_RELEASED_NAMES.get(name, name): value for name, value in values.items()}
+    """Released names in ours; what only repeats how we always train is accepted with that value alone."""
+    ours = {_RELEASED_NAMES.get(name, name): value for name, value in values.items()}
+    for name, only in _FIXED.items():
+        if name in ours and ours.pop(name) != only:
+            raise ConfigError(f"'{name}' is always {only!r} here; leave it out, or give it this value")
+    if "bf16" in ours:
+        ours["dtype"] = "bfloat16" if ours.pop("bf16") else "float32"
+    return ours

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -12,10 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lark_engine.chat import ChatRenderer
+from lark_engine.chat import ChatRenderer, read_template
 from lark_engine.config import ScoreConfig
 from lark_engine.errors import StudentError
-from lark_engine.models import ModelRef, load_tokenizer, resolve_device, resolve_dtype, resolve_student
+from lark_engine.models import (
+    ModelRef,
+    context_length,
+    free_device_memory,
+    load_tokenizer,
+    resolve_device,
+    resolve_dtype,
+    resolve_student,
+)
 from lark_engine.pool.dataset import PoolData
 from lark_engine.scoring.criteria import g_hat, rho
 from lark_engine.scoring.matrix import layout
@@ -25,7 +32,7 @@ from lark_engine.store.atomic import replacing
 from lark_engine.store.events import EventLog, Progress
 from lark_engine.store.fingerprint import fingerprint
 from lark_engine.store.rows import RowLog, read_rows
-from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace
+from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace, read_table
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +47,9 @@ def plan_score(config: ScoreConfig, workspace: Workspace, pool: Artifact | Plan)
     """What scoring would make, and the student that it would use; nothing is loaded."""
     student = resolve_student(config.student, workspace)
     dtype = resolve_dtype(config.dtype, resolve_device(config.device))
-    template = config.chat_template.read_text(encoding="utf-8") if config.chat_template else None
-    resolved = {**config.identity(), "dtype": dtype, "chat_template": template}
+    max_length = min(config.max_length, context_length(student) or config.max_length)
+    template = read_template(config.chat_template)
+    resolved = {**config.identity(), "dtype": dtype, "max_length": max_length, "chat_template": template}
     identity = {"student": student.content, "version": VERSION}
     plan = Plan(
         kind="scores",
@@ -72,7 +80,7 @@ def _make(draft: Draft, config: ScoreConfig, plan: Plan, model: ModelRef, pool: 
     renderer = ChatRenderer(tokenizer, render=config.render, chat_template=config.chat_template, name=model.name)
     parts = draft.path / "parts"
     events = EventLog(draft.path / "events.jsonl", "score")
-    max_length = min(config.max_length, _model_limit(model) or config.max_length)
+    max_length = plan.config["max_length"]
     with Progress(EventLog(events.path, "tokenize"), data.num_trajectories, "trajectory") as progress:
         tokens = tokenize(data.trajectories(), renderer, max_length, parts, progress)
     scorable = np.flatnonzero(tokens.num_response_tokens > 0)
@@ -129,6 +137,8 @@ def _score_rows(
                 for row, row_stats in zip(batch, stats, strict=True)
             )
             progress.update(int(tokens.lengths[batch].sum()), trajectories=len(rows.known), total_trajectories=total)
+    del student
+    free_device_memory()
 
 
 def _table(index: pd.DataFrame, tokens: TokenizedPool, rows_path: Path, config: ScoreConfig) -> pd.DataFrame:
@@ -157,15 +167,9 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _model_limit(model: ModelRef) -> int | None:
-    """The context length that the student's config states."""
-    limit = json.loads((model.base_path / "config.json").read_text()).get("max_position_embeddings")
-    return int(limit) if limit else None
-
-
 def read_scores(scores: Artifact) -> pd.DataFrame:
-    """The score table of an artifact."""
-    return pd.read_parquet(scores.path / SCORES)
+    """The score table of an artifact. Errors: `StoreError` when the file is damaged."""
+    return read_table(scores.path / SCORES)
 
 
 def released_scores(scores: Artifact) -> dict[str, Any]:

@@ -96,8 +96,11 @@ def sharpness_weights(ranked: RankedEnergies, budget: int, sharpness: float) -> 
     """Weights at τ = s·τ_B restricted to the top B; s = 1 is the paper rule, s → ∞ is uniform over the top B."""
     num_top_N = np.minimum(budget, ranked.num_valid_N)
     tau_NK = taus(ranked)
-    tau_N = sharpness * np.take_along_axis(tau_NK, np.maximum(num_top_N - 1, 0)[:, None], axis=1)[:, 0]
-    return _weights_at(ranked, tau_NK, tau_N, num_top_N)
+    tau_b_N = np.take_along_axis(tau_NK, np.maximum(num_top_N - 1, 0)[:, None], axis=1)[:, 0]
+    weights_NK = _weights_at(ranked, tau_NK, sharpness * tau_b_N, num_top_N)
+    # τ_B = 0 says that the top B are equal to the threshold: nothing ranks them, so they share alike.
+    equal_N = tau_b_N * ranked.num_valid_N <= EQUAL
+    return np.where(equal_N[:, None], uniform(ranked, num_top_N), weights_NK)
 
 
 def temperature_weights(ranked: RankedEnergies, tau: float, max_budget: int | None = None) -> Floats:
@@ -118,12 +121,9 @@ def _weights_at(ranked: RankedEnergies, tau_NK: Floats, tau_N: Floats, num_top_N
     top_NK = _top(ranked, num_kept_N)
     mean_N = np.where(top_NK, ranked.energy_NK, 0.0).sum(axis=1) / np.maximum(num_kept_N, 1)
     scale_N = tau_N * ranked.num_valid_N
-    equal_N = scale_N <= EQUAL
-    shift_NK = (ranked.energy_NK - mean_N[:, None]) / np.where(equal_N, 1.0, scale_N)[:, None]
+    shift_NK = (ranked.energy_NK - mean_N[:, None]) / np.where(scale_N > 0, scale_N, 1.0)[:, None]
     weights_NK = np.where(top_NK, np.maximum(uniform(ranked, num_kept_N) + shift_NK, 0.0), 0.0)
-    weights_NK = weights_NK / np.maximum(weights_NK.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-    # τ_B = 0 says that the top B are equal to the threshold: nothing ranks them, so they share alike.
-    return np.where(equal_N[:, None], uniform(ranked, num_top_N), weights_NK)
+    return weights_NK / np.maximum(weights_NK.sum(axis=1, keepdims=True), np.finfo(float).tiny)
 
 
 def _top(ranked: RankedEnergies, num_kept_N: Ints) -> NDArray[np.bool_]:

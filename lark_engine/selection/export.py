@@ -30,7 +30,7 @@ def _lines(kept: pd.DataFrame, pool: Artifact, config: SelectConfig, id_type: Id
             "problem_id": public_id(trajectory.problem_id, id_type),
             "candidate_id": trajectory.candidate_id,
             "teacher": trajectory.teacher,
-            "B": config.budget,
+            "B": config.budget if config.has_budget else None,
             "score": None if pd.isna(energy) else float(energy),
             "train_weight": float(prob),
             "rank": int(rank),

@@ -77,7 +77,7 @@ def _table(path: Path, scores: dict[str, Any]) -> pd.DataFrame:
     where = layout(table["problem_id"])
     table["rho"] = rho(nll, brier)
     table["g_hat"] = where.gather(g_hat(where.spread(nll), where.spread(brier)))
-    table = table.assign(**dict.fromkeys(_ABSENT, np.nan), truncated=False)
+    table = table.assign(**dict.fromkeys(_ABSENT, np.nan), truncated=pd.array([None] * len(table), dtype="boolean"))
     lost = ~(np.isfinite(nll) & np.isfinite(brier))
     table["reason"] = pd.Series("not_finite", index=table.index, dtype="string").where(lost)
     return table

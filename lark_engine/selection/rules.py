@@ -39,12 +39,17 @@ def apply_gates(table: pd.DataFrame, config: SelectConfig) -> Gated:
     if config.correct_only and not table["is_correct"].notna().any():
         raise ConfigError("correct_only needs correctness labels, and this pool has none; import it with gold answers")
     tokens = table["num_response_tokens"]
+    by_length = config.min_response_tokens > 0 or config.max_response_tokens is not None
+    if (by_length and tokens.isna().any()) or (config.drop_truncated and table["truncated"].isna().any()):
+        raise ConfigError(
+            "these scores hold no token counts (a released file does not); score the pool to gate by them"
+        )
     no_limit = config.max_response_tokens is None
     gates: list[tuple[str, Callable[[], pd.Series]]] = [
         ("teacher", lambda: table["teacher"].isin(config.teachers) | (not config.teachers)),
         ("excluded_teacher", lambda: ~table["teacher"].isin(config.exclude_teachers)),
         ("not_known_correct", lambda: table["is_correct"].eq(True).fillna(False) | (not config.correct_only)),
-        ("truncated", lambda: ~table["truncated"].astype(bool) | (not config.drop_truncated)),
+        ("truncated", lambda: ~table["truncated"].fillna(False).astype(bool) | (not config.drop_truncated)),
         ("too_short", lambda: (tokens >= config.min_response_tokens) | (config.min_response_tokens == 0)),
         ("too_long", lambda: no_limit | (tokens <= (config.max_response_tokens or 0))),
     ]

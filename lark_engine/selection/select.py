@@ -16,7 +16,7 @@ from lark_engine.selection.export import write_train_file
 from lark_engine.selection.rules import Weighted, apply_gates, energies, solve
 from lark_engine.store.atomic import replacing
 from lark_engine.store.fingerprint import fingerprint
-from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace
+from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace, read_table
 
 SELECTION = "selection.parquet"
 TRAIN = "train.jsonl"
@@ -65,9 +65,13 @@ def candidate_table(scores: Artifact, pool: Artifact) -> pd.DataFrame:
 
     Errors: `PoolError` when a scored candidate is not in the pool.
     """
-    index = PoolData(pool).index()[["problem_id", "candidate_id", "is_correct", "response_hash"]]
+    index = PoolData(pool).index()[["problem_id", "candidate_id", "teacher", "is_correct", "response_hash"]]
     index = index.assign(row=np.arange(len(index)))
-    table = read_scores(scores).merge(index, on=["problem_id", "candidate_id"], how="left", validate="one_to_one")
+    table = (
+        read_scores(scores)
+        .drop(columns="teacher")
+        .merge(index, on=["problem_id", "candidate_id"], how="left", validate="one_to_one")
+    )
     lost = table[table["row"].isna()]
     if len(lost):
         first = lost.iloc[0]
@@ -79,7 +83,10 @@ def candidate_table(scores: Artifact, pool: Artifact) -> pd.DataFrame:
 
 
 def _make(draft: Draft, config: SelectConfig, scores: Artifact, pool: Artifact) -> None:
-    table, drops = apply_gates(candidate_table(scores, pool), config)
+    candidates = candidate_table(scores, pool)
+    not_scored = PoolData(pool).num_trajectories - len(candidates)
+    table, drops = apply_gates(candidates, config)
+    drops = {**({"not_scored": not_scored} if not_scored else {}), **drops}
     if table.empty:
         reasons = ", ".join(f"{count} {reason}" for reason, count in drops.items())
         raise ConfigError(f"no candidate is left to select from ({reasons or 'the scores are empty'}); relax the gates")
@@ -110,27 +117,35 @@ def _kept_rows(table: pd.DataFrame, energy: Any, weighted: Weighted, config: Sel
     keep = weighted.selection_prob > 0
     if config.keep_zero_weight and config.rule != "all":
         # As released: always the top B rows of a problem that has any valid energy, whatever their weight.
-        keep |= (weighted.rank <= config.budget) & ~np.isnan(energy)
+        keep |= (weighted.rank <= (config.most_kept or np.inf)) & ~np.isnan(energy)
     return rows[keep].reset_index(drop=True)
 
 
 def _solver_drops(weighted: Weighted) -> dict[str, int]:
     """Problems that the rule left without weight for want of a valid energy."""
     without_weight_N = weighted.prob_sorted_NK.sum(axis=1) == 0
-    lost = int((without_weight_N & (weighted.num_candidates_N == 0)).sum())
-    return {"no_valid_candidate": lost} if lost else {}
+    without_energy_N = weighted.num_candidates_N == 0
+    drops = {
+        "no_valid_candidate": int((without_weight_N & without_energy_N).sum()),
+        "without_the_best_teacher": int((without_weight_N & ~without_energy_N).sum()),
+    }
+    return {reason: count for reason, count in drops.items() if count}
 
 
 def _edge_counts(weighted: Weighted, config: SelectConfig) -> dict[str, int]:
     """How often each edge case of METHOD.md 3 occurred."""
     num_N = weighted.num_candidates_N
-    return {
-        "problems_with_fewer_than_budget": int(((num_N > 0) & (num_N < config.budget)).sum()),
-        "problems_with_budget_of_all": int((num_N == config.budget).sum()),
+    counts = {
         "problems_with_one_candidate": int((num_N == 1).sum()),
         "problems_without_energy": int((num_N == 0).sum()),
-        "problems_with_equal_energies": int(_equal_top(weighted, config.budget).sum()),
     }
+    if config.has_budget:
+        counts |= {
+            "problems_with_fewer_than_budget": int(((num_N > 0) & (num_N < config.budget)).sum()),
+            "problems_with_budget_of_all": int((num_N == config.budget).sum()),
+            "problems_with_equal_energies": int(_equal_top(weighted, config.budget).sum()),
+        }
+    return counts
 
 
 def _equal_top(weighted: Weighted, budget: int) -> Any:
@@ -143,4 +158,4 @@ def _equal_top(weighted: Weighted, budget: int) -> Any:
 
 def read_selection(selection: Artifact) -> pd.DataFrame:
     """The kept rows of a selection."""
-    return pd.read_parquet(selection.path / SELECTION)
+    return read_table(selection.path / SELECTION)

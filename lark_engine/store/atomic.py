@@ -27,12 +27,22 @@ def disk_errors(path: Path) -> Iterator[None]:
         remedies = {
             errno.ENOSPC: "the disk is full; free some space and run the same command again, it resumes",
             errno.EDQUOT: "the disk quota is used up; free some space and run the same command again, it resumes",
-            errno.EACCES: "no permission to write here; choose another folder with --workspace or fix the permissions",
+            errno.EACCES: "no permission; choose another place, or fix the permissions",
+            errno.EPERM: "no permission; choose another place, or fix the permissions",
             errno.EROFS: "the file system is read-only; choose another folder with --workspace",
         }
         if number not in remedies:
             raise
         raise StoreError(f"{getattr(error, 'filename', None) or path}: {remedies[number]}") from error
+
+
+def make_dir(folder: Path) -> None:
+    """Create a folder and its parents. Errors: `StoreError` when something is in the way or nothing may be made."""
+    with disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            raise StoreError(f"{folder}: cannot be made a folder ({error.strerror}); choose another place") from error
 
 
 @contextlib.contextmanager
@@ -42,8 +52,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Errors: `StoreError` when the disk is full or not writable. Two writers of the same path both succeed; the last
     rename wins and readers always see one whole file.
     """
+    if path.is_dir():
+        raise StoreError(f"{path}: is a folder; give the name of a file")
+    make_dir(path.parent)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
         try:
             yield partial

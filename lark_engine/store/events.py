@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from lark_engine.store.atomic import make_dir
+
 log = logging.getLogger(__name__)
 
 
@@ -20,7 +22,7 @@ class EventLog:
     def __init__(self, path: Path, stage: str):
         self.path = path
         self.stage = stage
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_dir(path.parent)
 
     def write(self, **fields: Any) -> None:
         """Append one event. Values must be JSON; a non-finite number is written as null."""

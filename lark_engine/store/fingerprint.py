@@ -50,8 +50,8 @@ def hash_file(path: Path, memo_dir: Path | None = None) -> str:
     return digest.hexdigest()
 
 
-_CONTENT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt", ".gguf", ".jsonl")
-_NOT_CONTENT = ("manifest.json", "README.md", "generation_config.json", "trainer_state.json")
+_CONTENT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt", ".gguf", ".jsonl", ".py")
+_NOT_CONTENT = ("manifest.json", "README.md", "trainer_state.json")
 
 
 def hash_model_dir(folder: Path, memo_dir: Path | None = None) -> str:

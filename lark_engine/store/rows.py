@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from lark_engine.store.atomic import disk_errors
+from lark_engine.store.atomic import disk_errors, make_dir
 
 
 class RowLog:
@@ -22,8 +22,8 @@ class RowLog:
         self.path = path
         self.key = key
         self.durable = durable
+        make_dir(path.parent)
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
             drop_torn_line(path)
             self.known = {self.key_of(row) for row in read_rows(path)} if path.exists() else set()
             self._file = path.open("ab")

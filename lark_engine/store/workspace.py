@@ -24,10 +24,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lark_engine.errors import StoreError, did_you_mean
-from lark_engine.store.atomic import disk_errors, write_json
+from lark_engine.store.atomic import disk_errors, make_dir, write_json
 
 log = logging.getLogger(__name__)
 
@@ -196,8 +198,7 @@ class Workspace:
             yield done
             return
         folder = self.folder(plan)
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_dir(folder)
         with _lock(folder):
             if done := self.find(plan):
                 yield done
@@ -296,6 +297,14 @@ def git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a Parquet table of ours. Errors: `StoreError` when it is damaged."""
+    try:
+        return pd.read_parquet(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"{path}: damaged; remove the folder {path.parent} and make it again") from error
 
 
 def read_json(path: Path) -> Any:

@@ -63,20 +63,29 @@ def read_train_file(path: Path) -> list[TrainLine]:
     """Read a train.jsonl in the released format. Errors: `PoolError` with `file:line`, field and remedy."""
     if not path.is_file():
         raise PoolError(f"{path}: no such file; `lark select` writes one")
-    lines = []
-    with path.open(encoding="utf-8-sig") as file:
+    lines: list[TrainLine] = []
+    unweighted: list[str] = []
+    with path.open("rb") as file:
         for number, text in enumerate(file, 1):
             if text.strip():
-                lines.append(_train_line(f"{path}:{number}", text))
+                place = f"{path}:{number}"
+                line, has_weight = _train_line(place, text)
+                lines.append(line)
+                unweighted += [] if has_weight else [place]
     if not lines:
         raise PoolError(f"{path}: holds no trajectory; select again with looser gates")
+    if unweighted and len(unweighted) < len(lines):
+        raise PoolError(
+            f"{unweighted[0]}: has no train_weight, but other lines have one; give all of them one, or none"
+        )
     return lines
 
 
-def _train_line(place: str, text: str) -> TrainLine:
+def _train_line(place: str, text: bytes) -> tuple[TrainLine, bool]:
+    """One line, and whether it says its weight (1 where it does not)."""
     try:
-        row = json.loads(text)
-        messages, meta = row["messages"], row.get("meta", {})
+        row = json.loads(text.decode("utf-8-sig"))
+        messages, meta = row["messages"], dict(row.get("meta") or {})
         roles = [m["role"] for m in messages]
         contents = [m["content"] for m in messages]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -84,11 +93,12 @@ def _train_line(place: str, text: str) -> TrainLine:
     if roles[-1:] != ["assistant"] or roles.count("assistant") != 1 or not all(isinstance(c, str) for c in contents):
         raise PoolError(f"{place}: needs exactly one assistant message with text, at the end")
     weight = meta.get("train_weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
-        raise PoolError(f"{place}: train_weight is {weight!r}; it must be a number ≥ 0")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1e9:
+        raise PoolError(f"{place}: train_weight is {weight!r}; it must be a number from 0 to 1e9")
     label = f"problem {meta.get('problem_id', '?')}, candidate {meta.get('candidate_id', '?')}"
     prompt = tuple(Message(role=r, content=c) for r, c in zip(roles[:-1], contents[:-1], strict=True))
-    return TrainLine(prompt=prompt, response=contents[-1], label=label, train_weight=float(weight))
+    line = TrainLine(prompt=prompt, response=contents[-1], label=label, train_weight=float(weight))
+    return line, "train_weight" in meta
 
 
 def build_training_set(lines: Sequence[TrainLine], renderer: ChatRenderer, config: TrainConfig) -> TrainingSet:
@@ -132,7 +142,7 @@ def schedule(num_examples: int, config: TrainConfig) -> NDArray[np.int64]:
     Every epoch is a permutation of its own, drawn from the seed; its last step may hold fewer sequences.
     """
     steps_per_epoch = math.ceil(num_examples / config.global_batch)
-    num_steps = config.max_steps if config.max_steps > 0 else max(1, math.ceil(config.epochs * steps_per_epoch))
+    num_steps = config.max_steps or max(1, math.ceil(config.epochs * steps_per_epoch))
     epochs = []
     for epoch in range(math.ceil(num_steps / steps_per_epoch)):
         order = np.random.default_rng([config.seed, epoch]).permutation(num_examples)

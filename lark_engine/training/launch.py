@@ -9,13 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from lark_engine import errors
-from lark_engine.errors import TrainingError
-from lark_engine.training.sft import ERROR, RESUME_DIR, TrainSpec, run
+from lark_engine.errors import ConfigError, TrainingError
+from lark_engine.training.resume import newest_complete_checkpoint
+from lark_engine.training.sft import ERROR, RESUME_DIR, SPEC, TrainSpec, run
 
 log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 60.0
+_POLL_S = 0.5
 
 
 def launch(spec: TrainSpec, *, joined: bool) -> None:
@@ -26,6 +30,7 @@ def launch(spec: TrainSpec, *, joined: bool) -> None:
     if joined or (spec.config.nproc_per_node == 1 and spec.deepspeed is None):
         run(spec)
         return
+    _check_resume(spec)
     path = spec.write()
     error_path = spec.folder / RESUME_DIR / ERROR
     error_path.unlink(missing_ok=True)
@@ -41,12 +46,46 @@ def launch(spec: TrainSpec, *, joined: bool) -> None:
             start_new_session=True,
         )  # fmt: skip
         try:
-            code = process.wait()
+            code = _follow(process, spec.folder / "events.jsonl")
         except BaseException:
             _stop(process)
             raise
     if code:
         raise _error(error_path, log_path, code)
+
+
+def _check_resume(spec: TrainSpec) -> None:
+    """DeepSpeed saves one part of its state for each process, which only as many processes can take up again."""
+    path = spec.folder / RESUME_DIR / SPEC
+    if spec.deepspeed is None or not path.exists() or newest_complete_checkpoint(path.parent) is None:
+        return
+    before = TrainSpec.read(path).config.nproc_per_node
+    if before != spec.config.nproc_per_node:
+        raise ConfigError(
+            f"this run was begun with {before} processes and DeepSpeed can resume it only with as many; give "
+            f"--nproc-per-node {before}, or remove {path.parent} to begin anew"
+        )
+
+
+def _follow(process: subprocess.Popen[bytes], events_path: Path) -> int:
+    """Wait for the training processes, with their progress on the terminal; returns their exit status."""
+    position = events_path.stat().st_size if events_path.exists() else 0
+    with tqdm(desc="train", unit="step", disable=not sys.stderr.isatty()) as bar:
+        while True:
+            try:
+                return process.wait(_POLL_S)
+            except subprocess.TimeoutExpired:
+                pass
+            if not events_path.exists():
+                continue
+            with events_path.open("rb") as file:
+                file.seek(position)
+                lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+            position += sum(map(len, lines))
+            if lines:
+                event = json.loads(lines[-1])
+                bar.total, bar.n = event["total"], event["done"]
+                bar.set_postfix(loss=event["metrics"]["loss"])
 
 
 def _environment(spec: TrainSpec) -> dict[str, str]:

@@ -14,12 +14,13 @@ from typing import Any
 
 from lark_engine.chat import ChatRenderer
 from lark_engine.config import TrainConfig
-from lark_engine.errors import ConfigError, LarkError
-from lark_engine.models import ADAPTER_DIR, STUDENT_DIR, ModelRef, load_model, load_tokenizer
+from lark_engine.errors import ConfigError, DeviceError, LarkError
+from lark_engine.models import ADAPTER_DIR, STUDENT_DIR, ModelRef, free_device_memory, load_model, load_tokenizer
 from lark_engine.store.atomic import write_json
 from lark_engine.store.events import EventLog
 from lark_engine.training.examples import ScheduledExamples, TrainingSet, build_training_set, collate, read_train_file
 from lark_engine.training.examples import schedule as lay_out
+from lark_engine.training.resume import newest_complete_checkpoint
 
 SUMMARY = "summary.json"
 SPEC = "spec.json"
@@ -66,7 +67,7 @@ def run(spec: TrainSpec) -> None:
     import torch
     from transformers import PrinterCallback
 
-    from lark_engine.training.trainer import EventCallback, WeightedTrainer, newest_complete_checkpoint
+    from lark_engine.training.trainer import EventCallback, WeightedTrainer
 
     config = spec.config
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
@@ -88,8 +89,16 @@ def run(spec: TrainSpec) -> None:
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # events.jsonl and the progress bar say the same
     resume = newest_complete_checkpoint(spec.folder / RESUME_DIR)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"training does not fit on {config.device}; lower --batch-size (the global batch stays), turn on "
+            "--gradient-checkpointing, or lower --max-length; with the first two, running again resumes"
+        ) from error
     _save(trainer, tokenizer, spec, training_set)
+    del trainer, model
+    free_device_memory()
 
 
 def _build_model(spec: TrainSpec) -> Any:
@@ -193,7 +202,9 @@ def _save(trainer: Any, tokenizer: Any, spec: TrainSpec, training_set: TrainingS
             "global_batch": config.global_batch,
             "first_loss": losses[0] if losses else None,
             "last_loss": losses[-1] if losses else None,
-            "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "trainable_parameters": sum(
+                getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad
+            ),
         },
     )
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lark_engine.chat import read_template
 from lark_engine.config import TrainConfig
-from lark_engine.errors import ConfigError
-from lark_engine.models import resolve_device, resolve_dtype, resolve_student
+from lark_engine.errors import ConfigError, PoolError
+from lark_engine.models import context_length, resolve_device, resolve_dtype, resolve_student
 from lark_engine.recipes import deepspeed_config
 from lark_engine.selection.select import TRAIN
 from lark_engine.store.fingerprint import fingerprint, hash_file
@@ -35,6 +36,8 @@ def train_data(name: str, workspace: Workspace) -> TrainData:
     """A selection by id, or the path of a train.jsonl (recognized when it is a selection's own)."""
     path = Path(name).expanduser()
     if not path.is_file():
+        if path.suffix == ".jsonl":
+            raise PoolError(f"{path}: no such file; `lark select --output` writes one")
         selection = workspace.resolve("selections", name)
         return selection_data(selection)
     content = hash_file(path, workspace.memo_dir)
@@ -59,8 +62,11 @@ def plan_train(config: TrainConfig, workspace: Workspace, data: TrainData) -> tu
     """
     student = resolve_student(config.student, workspace)
     device = resolve_device(config.device)
-    template = config.chat_template.read_text(encoding="utf-8") if config.chat_template else None
-    resolved = config.model_copy(update={"device": device, "dtype": resolve_dtype(config.dtype, device)})
+    template = read_template(config.chat_template)
+    max_length = min(config.max_length, context_length(student) or config.max_length)
+    resolved = config.model_copy(
+        update={"device": device, "dtype": resolve_dtype(config.dtype, device), "max_length": max_length}
+    )
     deepspeed = deepspeed_config(config.deepspeed) if config.deepspeed else None
     if deepspeed and config.method == "lora" and deepspeed.get("zero_optimization", {}).get("stage") == 3:
         raise ConfigError("deepspeed zero3 shards the frozen base of a LoRA run for nothing; use zero2, or method full")

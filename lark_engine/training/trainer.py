@@ -17,8 +17,7 @@ from lark_engine.store.atomic import write_text
 from lark_engine.store.events import EventLog
 from lark_engine.training.examples import PADDING, TrainingSet
 from lark_engine.training.loss import weighted_loss
-
-COMPLETE = "COMPLETE"
+from lark_engine.training.resume import COMPLETE
 
 
 class WeightedTrainer(Trainer):  # type: ignore[misc]
@@ -97,9 +96,3 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
             write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
-
-
-def newest_complete_checkpoint(folder: Path) -> Path | None:
-    """The resumable checkpoint with the highest step number that was saved to its end."""
-    found = [p for p in folder.glob("checkpoint-*") if (p / COMPLETE).exists() and p.name.split("-")[1].isdigit()]
-    return max(found, key=lambda p: int(p.name.split("-")[1]), default=None)

@@ -80,6 +80,11 @@ def test_sharpness_one_is_the_paper_rule_and_large_sharpness_is_uniform_over_the
     assert solve(energies, "sharpness", budget=3, sharpness=1e-6)[3] == pytest.approx(1.0)
 
 
+def test_a_temperature_near_zero_keeps_the_best_alone() -> None:
+    assert solve([3.0, 2.0, 1.0, 0.0], "temperature", tau=1e-14) == [1.0, 0.0, 0.0, 0.0]
+    assert solve([3.0, 3.0, 1.0], "temperature", tau=1e-14) == pytest.approx([0.5, 0.5, 0.0])
+
+
 def test_one_temperature_keeps_more_where_energies_are_closer() -> None:
     ranked = chi2.rank(np.array([[1.0, 0.0, 0.0], [1.0, 0.9, 0.8]]))
     weights = chi2.temperature_weights(ranked, 0.1)

@@ -203,6 +203,14 @@ def test_scores_of_another_pool_are_refused_by_name(workspace: Workspace, scores
         ({"mode": "temperature"}, r"rule chi2 in mode temperature needs tau; give --tau"),
         ({"tau": 0.1}, r"tau has no effect here"),
         ({"sharpness": 2.0}, r"sharpness has no effect here"),
+        (
+            {"mode": "temperature", "tau": 0.1, "B": 1},
+            r"a budget has no effect here; mode temperature takes --max-budget",
+        ),
+        ({"rule": "top_b", "mode": "sharpness"}, r"mode sharpness has no effect on rule top_b"),
+        ({"seed": 3}, r"seed has no effect here; it is for --energy random"),
+        ({"B": 2, "budget": 2}, r"'budget' is given twice, under two names; give it once"),
+        ({"mode": "temperature", "tau": float("inf")}, r"'tau' = inf"),
         ({"sharpnes": 2.0}, r"unknown key 'sharpnes'; did you mean 'sharpness'\?"),
     ],
 )
@@ -236,6 +244,32 @@ def test_diagnostics_of_a_selection(workspace: Workspace, scores: Artifact, pool
     assert sum(t["q"] for t in metrics["teachers"].values()) == pytest.approx(1.0)
     assert metrics["utility"]["top_1"] >= metrics["utility"]["captured"] >= metrics["utility"]["uniform"]
     assert metrics["response_tokens"] is None  # a released score file holds no token counts
+
+
+def test_gates_by_length_are_refused_where_released_scores_hold_no_lengths(
+    workspace: Workspace, scores: Artifact, pool: Artifact
+) -> None:
+    for config in (SelectConfig(min_response_tokens=5), SelectConfig(drop_truncated=True)):
+        with pytest.raises(ConfigError, match=r"these scores hold no token counts .* score the pool to gate by them"):
+            select(config, workspace, scores, pool)
+
+
+def test_candidates_without_a_score_and_problems_without_the_best_teacher_are_counted(
+    workspace: Workspace, scores: Artifact, pool: Artifact, tmp_path: Path
+) -> None:
+    path = tmp_path / "part.json"
+    rows = [{"candidate_id": 0, "teacher": "a", "L": 1.0, "Brier": 0.5}]
+    path.write_text(json.dumps({"scores": {"0": rows}}))
+    part = select(SelectConfig(), workspace, import_scores(path, workspace, pool), pool)
+    assert part.manifest.drops == {"not_scored": 8}
+    best = select(SelectConfig(rule="best_teacher", energy="-nll"), workspace, scores, pool)
+    assert best.manifest.drops == {"without_the_best_teacher": 2}
+
+
+def test_a_selection_without_a_budget_claims_none(workspace: Workspace, scores: Artifact, pool: Artifact) -> None:
+    selection = select(SelectConfig(mode="temperature", tau=0.01), workspace, scores, pool)
+    assert {row["meta"]["B"] for row in lines(selection)} == {None}
+    assert "budget" not in selection.manifest.config
 
 
 def test_the_overlap_of_two_selections() -> None:

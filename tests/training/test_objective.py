@@ -136,10 +136,22 @@ def test_cut_and_dropped_sequences_are_counted(tiny_config: Make, train_path: Pa
         training_set(tiny_config(max_length=3), train_path)
 
 
+def test_a_line_without_a_weight_among_weighted_ones_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    messages = '"messages": [{"role": "assistant", "content": "x"}]'
+    path.write_text(f'{{{messages}, "meta": {{"train_weight": 0.2}}}}\n{{{messages}}}\n')
+    with pytest.raises(PoolError, match=r"train.jsonl:2: has no train_weight, but other lines have one"):
+        read_train_file(path)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("{", r"train.jsonl:1: not a line of a train file"),
+        (
+            '{"messages": [{"role": "assistant", "content": "x"}], "meta": "a"}',
+            r"train.jsonl:1: not a line of a train file",
+        ),
         ('{"messages": [{"role": "user", "content": "x"}]}', r"train.jsonl:1: needs exactly one assistant message"),
         ('{"messages": [{"role": "assistant", "content": "x"}], "meta": {"train_weight": -1}}', r"train_weight is -1"),
         (

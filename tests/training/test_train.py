@@ -21,8 +21,8 @@ from lark_engine.errors import ConfigError, TrainingError
 from lark_engine.models import model_of_checkpoint
 from lark_engine.recipes import deepspeed_config, train_recipe, train_recipes
 from lark_engine.store.workspace import Artifact, Workspace
+from lark_engine.training.resume import newest_complete_checkpoint
 from lark_engine.training.train import plan_train, train, train_data
-from lark_engine.training.trainer import newest_complete_checkpoint
 
 Make = Callable[..., TrainConfig]
 
@@ -86,11 +86,11 @@ def test_a_lora_checkpoint_opens_in_plain_peft_and_changes_only_the_adapter(
 
 @pytest.mark.slow
 def test_accumulation_and_batch_size_do_not_change_what_is_learned(
-    workspace: Workspace, tiny_config: Make, train_path: Path
+    workspace: Workspace, tiny_config: Make, train_path: Path, tmp_path: Path
 ) -> None:
     accumulated = run(tiny_config(batch_size=1), workspace, train_path)
-    at_once = run(tiny_config(batch_size=4), workspace, train_path)
-    assert accumulated.id != at_once.id
+    at_once = run(tiny_config(batch_size=4), Workspace(tmp_path / "other"), train_path)
+    assert accumulated.id == at_once.id
     assert losses(accumulated) == pytest.approx(losses(at_once), rel=1e-5)
     assert difference(weights(accumulated), weights(at_once)) < 1e-5
 
@@ -101,8 +101,26 @@ def test_two_gloo_ranks_under_zero_2_learn_what_one_process_learns(
 ) -> None:
     alone = run(tiny_config(), workspace, train_path)
     together = run(tiny_config(nproc_per_node=2, deepspeed="zero2"), workspace, train_path)
+    assert alone.id != together.id
     assert together.manifest.counts["num_steps"] == 4
     assert losses(together) == pytest.approx(losses(alone), rel=1e-4)
+    assert difference(weights(alone), weights(together)) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_rank_that_torchrun_started_trains_along_and_zero_3_saves_whole_weights(
+    workspace: Workspace, tiny_config: Make, train_path: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    alone = run(tiny_config(epochs=1, lr=1e-3), Workspace(tmp_path / "alone"), train_path)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "lark_engine.cli", "train", "full", "--train_data", str(train_path)]
+    command += ["--model_path", str(tiny_model_dir), "--deepspeed", "zero3", "--grad_accum", "2", "--epochs", "1"]
+    command += ["--lr", "1e-3", "--scheduler", "constant", "--warmup-ratio", "0", "--max-grad-norm", "0"]
+    command += ["--max-length", "256", "--dtype", "float32", "--workspace", str(workspace.root)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    subprocess.run(command, check=True, timeout=300, env=environment, capture_output=True)
+    [together] = workspace.list("checkpoints")
+    assert together.manifest.metrics["trainable_parameters"] == alone.manifest.metrics["trainable_parameters"]
     assert difference(weights(alone), weights(together)) < 1e-4
 
 
