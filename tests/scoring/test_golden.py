@@ -6,13 +6,15 @@ import gzip
 import json
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from lark_engine.chat import ChatRenderer
 from lark_engine.config import PoolConfig, ScoreConfig
+from lark_engine.models import load_tokenizer, resolve_student
 from lark_engine.pool.importer import import_pool
 from lark_engine.scoring.score import read_scores, score
+from lark_engine.scoring.student import Student
 from lark_engine.store.workspace import Artifact, Workspace
 
 pytestmark = pytest.mark.slow
@@ -45,20 +47,29 @@ def test_scores_agree_with_the_released_code(
         assert row["nll"] == pytest.approx(released["L"], abs=2e-4)
         assert row["brier"] == pytest.approx(released["Brier"], abs=2e-4)
         assert row["g_hat"] == pytest.approx(released["g_hat"], abs=5e-5)
-    if golden == "gsm8k_first60":
-        compare_rsr(table.to_dict("records"), json.loads((shared_dir / "golden" / f"{golden}.rsr.json").read_text()))
 
 
-def compare_rsr(rows: list[dict[str, Any]], golden: list[dict[str, Any]]) -> None:
-    """The released RSR ends before the newline after the end-of-turn token: that one token is the whole difference."""
-    released = {(str(g["problem_id"]), g["candidate_id"]): g for g in golden}
+def test_rsr_agrees_with_the_released_code_on_its_own_span(
+    shared_dir: Path, real_student: Artifact, workspace: Workspace
+) -> None:
+    """The released RSR ends before the end-of-turn token: on that span its numbers are ours, token for token."""
+    model = resolve_student(str(real_student.path), workspace)
+    renderer = ChatRenderer(load_tokenizer(model))
+    student = Student(model, dtype="float32", device="cpu", top_k=50)
+    golden = json.loads((shared_dir / "golden" / "gsm8k_first60.rsr.json").read_text())
+    released = {(row["problem_id"], row["candidate_id"]): row for row in golden}
+    with gzip.open(shared_dir / "data" / "gsm8k_pool.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in islice(file, 10)]
     for row in rows:
+        tokens = renderer.tokens(row["messages"][:-1], row["messages"][-1]["content"], 4096)
         other = released[row["problem_id"], row["candidate_id"]]
-        assert row["num_response_tokens"] == other["resp_token_length"] + 1
-        rank_of_newline = (
-            row["mean_rank"] * row["num_response_tokens"] - other["avg_rank_clip"] * other["resp_token_length"]
-        )
-        nll_of_newline = row["nll"] * row["num_response_tokens"] - other["avg_surprisal"] * other["resp_token_length"]
-        assert rank_of_newline == pytest.approx(round(rank_of_newline), abs=0.05)
-        assert 1 <= round(rank_of_newline) <= 100
-        assert nll_of_newline >= -1e-2
+        ids = tokens.ids[: tokens.num_prompt_tokens + other["resp_token_length"]]
+        assert student_text(renderer, tokens.ids[len(ids) :]) == "<|im_end|>\n"
+        [stats] = student.score([(ids, tokens.num_prompt_tokens)])
+        assert stats["rsr"] == pytest.approx(other["rank_surprisal_ratio"], rel=1e-4)
+        assert stats["mean_rank"] == pytest.approx(other["avg_rank_clip"], rel=1e-4)
+        assert stats["nll"] == pytest.approx(other["avg_surprisal"], abs=2e-4)
+
+
+def student_text(renderer: ChatRenderer, ids: list[int]) -> str:
+    return str(renderer.tokenizer.decode(ids, skip_special_tokens=False))
