@@ -148,7 +148,7 @@ def _start_detached(workspace: Workspace, main: Path, port: int) -> Dashboard:
         time.sleep(0.1)
     created = psutil.Process(process.pid).create_time()
     write_json(_state_path(workspace), {"pid": process.pid, "create_time": created, "port": port})
-    log.info("dashboard of %s at http://%s:%d (process %d)", workspace.root, HOST, port, process.pid)
+    log.debug("dashboard of %s at http://%s:%d (process %d)", workspace.root, HOST, port, process.pid)
     return Dashboard(f"http://{HOST}:{port}", process.pid, reused=False)
 
 
