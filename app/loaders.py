@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import streamlit as st
 
-from lark_engine.errors import LarkError
-from lark_engine.results.table import results_table
+from lark_engine.results.table import Results, read_results
 from lark_engine.store.workspace import (
     KINDS,
     MANIFEST,
@@ -33,7 +31,6 @@ _FOLDERS: dict[Kind, str] = {
     "grades": "evals/*/*/grades/*",
 }
 _TAIL_BYTES = 1 << 14
-_UNREADABLE = (LarkError, KeyError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -108,32 +105,14 @@ def _snapshot(root: str, version: object) -> Snapshot:
     return Snapshot(artifacts, damaged)
 
 
-class ResultsTable(NamedTuple):
-    """The tidy results table, and what is wrong with the grades that are not in it."""
-
-    table: pd.DataFrame
-    problems: list[str]
-
-
-def load_results(workspace: Workspace) -> ResultsTable:
+def load_results(workspace: Workspace) -> Results:
     """The results as of now. A grade whose metrics cannot be read is left out and named."""
     return _results(str(workspace.root), signature(workspace))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _results(root: str, version: object) -> ResultsTable:
-    workspace = Workspace(root)
-    try:
-        return ResultsTable(results_table(workspace), [])
-    except _UNREADABLE:
-        pass  # one bad file must not hide the others: read them one by one
-    parts, problems = [results_table(workspace, ids=[])], []
-    for grade in workspace.list("grades"):
-        try:
-            parts.append(results_table(workspace, ids=[grade.id]))
-        except _UNREADABLE as error:
-            problems.append(f"{grade.path.relative_to(root)}: {error if isinstance(error, LarkError) else repr(error)}")
-    return ResultsTable(pd.concat(parts, ignore_index=True), problems)
+def _results(root: str, version: object) -> Results:
+    return read_results(Workspace(root))
 
 
 def load_unfinished(workspace: Workspace) -> list[Unfinished]:

@@ -82,11 +82,16 @@ def resolve_student(name: str, workspace: Workspace) -> ModelRef:
 
 
 def resolve_model(name: str, workspace: Workspace) -> ModelRef:
-    """A checkpoint of the workspace (or a copy of one), a student, or a folder (full model or adapter)."""
+    """A checkpoint of the workspace (by id or unique name, or a copy of one), a student, or a folder with a model.
+
+    Errors: `StoreError` when several checkpoints have this name; those of `resolve_student`.
+    """
     folder = Path(name).expanduser()
     for artifact in workspace.list("checkpoints"):
-        if name in (artifact.id, artifact.fingerprint) or _holds(artifact, folder, workspace):
+        if folder.is_dir() and _holds(artifact, folder, workspace):
             return model_of_checkpoint(artifact, workspace)
+        if not folder.is_dir() and name in (artifact.id, artifact.fingerprint, artifact.name):
+            return model_of_checkpoint(workspace.resolve("checkpoints", name), workspace)
     if folder.is_dir() and (folder / "adapter_config.json").is_file():
         base_name = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
         base = resolve_student(base_name, workspace)

@@ -16,6 +16,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lark_engine.cli import app
+from lark_engine.models import resolve_model
+from lark_engine.store.workspace import Workspace
 
 QUESTIONS = ["What is 1 + 1?", "What is 2 + 2?", "What is 3 + 3?"]
 
@@ -81,6 +83,9 @@ def test_the_released_command_lines_work_from_pool_to_table(
     )  # fmt: skip
     assert "num_steps 3, global_batch 3" in output
     assert json.loads((out / "lora" / "adapter_config.json").read_text())["lora_dropout"] == 0.1
+    store = Workspace(home)
+    for name in ("lora", out / "lora", store.list("checkpoints")[0].path):
+        assert resolve_model(str(name), store).artifact == store.list("checkpoints")[0]
     succeeds(
         "generate", "--model_path", out / "lora", "--benchmark", "GSM8K", "--benchmark_path", benchmark_path,
         "--output_dir", out / "evals", "--tensor_parallel_size", 1, "--max_new_tokens", 8, "--n_samples", 2,

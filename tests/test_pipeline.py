@@ -88,7 +88,7 @@ def test_a_plan_needs_nothing_but_the_inputs(recipe: Path, workspace: Workspace)
     steps = plan_run(read_recipe(recipe), workspace)
     assert len({step.plan.id for step in steps}) == 8
     assert all(step.why == "not made yet" for step in steps)
-    assert steps[3].plan.name == "lora-lora"
+    assert steps[3].plan.name == "lora"
     assert not list(workspace.root.glob("pools/*"))
 
 

@@ -5,17 +5,21 @@ Made from manifests and metrics.json alone. A missing number is empty, never 0.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lark_engine.errors import StoreError
 from lark_engine.evaluation.grade import METRICS
 from lark_engine.results.lineage import Lineage
 from lark_engine.store.atomic import replacing, write_text
 from lark_engine.store.workspace import Artifact, Workspace, read_json
+
+log = logging.getLogger(__name__)
 
 UNTRAINED = "student (untrained)"
 ALL = "all"
@@ -28,15 +32,41 @@ _TEXT = {"value", "low", "high", "n_problems", "n_samples", "num_truncated", "B"
 _HEADLINE = ("avg", "pass", "maj")
 
 
+class Results(NamedTuple):
+    """The tidy table, and a sentence for every grade that is left out because its metrics cannot be read."""
+
+    table: pd.DataFrame
+    problems: list[str]
+
+
 def results_table(workspace: Workspace, *, ids: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table of `read_results`; what is left out is logged."""
+    results = read_results(workspace, ids=ids)
+    for problem in results.problems:
+        log.warning("left out of the table, grade it again: %s", problem)
+    return results.table
+
+
+def read_results(workspace: Workspace, *, ids: Sequence[str] | None = None) -> Results:
     """Every metric of every grade of the workspace, or of the grades in `ids` only; columns `COLUMNS`, tidy.
 
-    `level` and `subject` are `all` in the overall rows. An untrained student's method is `student (untrained)`.
-    Errors: `StoreError` when one of `ids` names no grade.
+    `level` and `subject` are `all` in the overall rows. An untrained student's method is `student (untrained)`. One
+    unreadable metrics.json hides no other result. Errors: `StoreError` when one of `ids` names no grade.
     """
     grades = workspace.list("grades") if ids is None else [workspace.resolve("grades", name) for name in ids]
     lineage = Lineage(workspace)
-    rows = [row for grade in reversed(grades) for row in _rows(grade, lineage)]
+    parts, problems = [_frame([])], []
+    for grade in reversed(grades):
+        try:
+            parts.append(_frame(list(_rows(grade, lineage))))
+        except (StoreError, KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = str(error) if isinstance(error, StoreError) else f"unexpected content of {METRICS} ({error!r})"
+            problems.append(f"{grade.path.relative_to(workspace.root)}: {reason}")
+    return Results(pd.concat(parts, ignore_index=True), problems)
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table with the types of `COLUMNS`."""
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = dict.fromkeys(("n_problems", "n_samples", "num_truncated", "B"), "Int64")
     text = {name: "string" for name in COLUMNS if name not in _TEXT}

@@ -76,7 +76,7 @@ def plan_train(config: TrainConfig, workspace: Workspace, data: TrainData) -> tu
     identity = {"student": student.content, "data": data.content, "version": VERSION}
     plan = Plan(
         kind="checkpoints",
-        name=f"{config.method}-{slug(config.recipe)}",
+        name=checkpoint_name(config),
         fingerprint=fingerprint({"config": values, **identity}),
         config={**resolved.model_dump(mode="json"), "student": student.origin},
         inputs={**data.inputs, **({"student": student.artifact.ref} if student.artifact else {})},
@@ -86,6 +86,12 @@ def plan_train(config: TrainConfig, workspace: Workspace, data: TrainData) -> tu
     folder = workspace.folder(plan)
     spec = TrainSpec(config=resolved, student=student, train_path=data.path, folder=folder, deepspeed=deepspeed)
     return plan, spec
+
+
+def checkpoint_name(config: TrainConfig) -> str:
+    """The recipe's name, with the method before it where it does not say it: `lora`, `full_500`, `lora-demo`."""
+    recipe = slug(config.recipe)
+    return recipe if recipe.startswith(config.method) else f"{config.method}-{recipe}"
 
 
 def train(config: TrainConfig, workspace: Workspace, data: TrainData, *, rank: int | None = None) -> Artifact | None:

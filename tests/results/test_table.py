@@ -130,6 +130,18 @@ def test_an_empty_workspace_has_an_empty_table(workspace: Workspace) -> None:
         results_table(workspace, ids=["x"])
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"n_samples": 2}'])
+def test_one_unreadable_metrics_file_hides_no_other_result(
+    workspace: Workspace, run: dict[str, Artifact], caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    before = results_table(workspace)["grade_id"].nunique()
+    # Of the listed size, so that the artifact counts as finished and only reading it fails.
+    path = run["aime"].path / "metrics.json"
+    path.write_bytes(content + b" " * (path.stat().st_size - len(content)))
+    assert results_table(workspace)["grade_id"].nunique() == before - 1
+    assert "left out of the table, grade it again: evals/" in caplog.text
+
+
 def test_files_hold_the_same_table(workspace: Workspace, run: dict[str, Artifact]) -> None:
     table = results_table(workspace)
     paths = write_table(table, workspace.root / "tables")
