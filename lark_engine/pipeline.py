@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -207,12 +206,3 @@ def _benchmark_path(value: str, base: Path) -> str:
     """`FILE`, or `NAME=FILE`, with the file seen from the recipe's folder."""
     name, separator, file = value.rpartition("=")
     return f"{name}{separator}{_path(file, base)}"
-
-
-def stage_seconds(configs: RunConfigs, workspace: Workspace) -> dict[str, Any]:
-    """Wall time that each stage of a finished run took, in seconds, from the manifests."""
-    seconds: dict[str, float] = {}
-    for step in plan_run(configs, workspace):
-        if step.done:
-            seconds[step.stage] = seconds.get(step.stage, 0.0) + step.done.manifest.wall_s
-    return seconds

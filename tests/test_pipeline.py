@@ -123,6 +123,12 @@ def test_a_wrong_recipe_is_refused_with_section_key_and_remedy(
         plan_run(read_recipe(recipe), workspace)
 
 
+def test_without_a_baseline_only_the_checkpoint_is_evaluated(recipe: Path, workspace: Workspace) -> None:
+    recipe.write_text(recipe.read_text() + "baseline: false\n")
+    steps = plan_run(read_recipe(recipe), workspace)
+    assert [step.stage for step in steps] == ["pool", "score", "select", "train", "generate", "grade"]
+
+
 def test_numbers_with_an_exponent_are_numbers_in_a_recipe(recipe: Path) -> None:
     recipe.write_text(recipe.read_text().replace("epochs: 1", "epochs: 1\n  lr: 2e-5"))
     assert read_recipe(recipe).train.lr == 2e-5

@@ -235,6 +235,9 @@ def read_artifact(folder: Path) -> Artifact | None:
     except (OSError, ValidationError, ValueError) as error:
         log.warning("%s: the manifest cannot be read and the folder is ignored: %s", folder, error)
         return None
+    if manifest.schema_version > SCHEMA_VERSION:
+        log.warning("%s: was made by a newer version of LARK Studio and is ignored; update this one", folder)
+        return None
     for name, size in manifest.files.items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != size:

@@ -79,6 +79,7 @@ def test_work_of_another_process_appears_by_itself(browser: Any, address: str, w
     page.wait_for_selector(".lark-lineage")
     add(workspace, "pools", "brand-new", "0a0b0c0d0e0f", counts={"num_trajectories": 4321})
     page.get_by_text("4,321").wait_for(timeout=15_000)
+    assert page.get_by_text("4,321").is_visible()
     page.close()
 
 

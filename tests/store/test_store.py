@@ -112,6 +112,15 @@ def test_a_damaged_manifest_never_breaks_the_list(workspace: Workspace, content:
     assert [a.id for a in workspace.list("pools")] == [artifact.id]
 
 
+def test_an_artifact_of_a_newer_version_is_not_read_as_if_it_were_ours(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = build(workspace).path / "manifest.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    assert workspace.list("pools") == []
+    assert "made by a newer version of LARK Studio" in caplog.text
+
+
 def test_an_artifact_is_resolved_by_id_name_fingerprint_and_folder(workspace: Workspace) -> None:
     artifact = build(workspace)
     for name in ("toy-0123456789ab", "toy", "0123456789ab", str(artifact.path)):

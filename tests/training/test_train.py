@@ -21,6 +21,7 @@ from lark_engine.errors import ConfigError, TrainingError
 from lark_engine.models import model_of_checkpoint
 from lark_engine.recipes import deepspeed_config, train_recipe, train_recipes
 from lark_engine.store.workspace import Artifact, Workspace
+from lark_engine.training import sft
 from lark_engine.training.resume import newest_complete_checkpoint
 from lark_engine.training.train import plan_train, train, train_data
 
@@ -122,6 +123,22 @@ def test_a_rank_that_torchrun_started_trains_along_and_zero_3_saves_whole_weight
     [together] = workspace.list("checkpoints")
     assert together.manifest.metrics["trainable_parameters"] == alone.manifest.metrics["trainable_parameters"]
     assert difference(weights(alone), weights(together)) < 1e-4
+
+
+@pytest.mark.slow
+def test_old_resumable_checkpoints_are_removed_while_training(
+    workspace: Workspace, tiny_config: Make, train_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TrainingError("stopped before the final save, which would remove the resume state")
+
+    monkeypatch.setattr(sft, "_save", fail)
+    config = tiny_config(epochs=5, save_steps=2, keep=1)
+    plan, _ = plan_train(config, workspace, train_data(str(train_path), workspace))
+    with pytest.raises(TrainingError):
+        run(config, workspace, train_path)
+    kept = sorted(p.name for p in (workspace.folder(plan) / "resume").glob("checkpoint-*"))
+    assert kept == ["checkpoint-10", "checkpoint-8"]  # 5 were saved: one is kept, and one more until it is complete
 
 
 @pytest.mark.slow
