@@ -9,14 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from lark_engine.cli import app
+from lark_engine.cli.common import Guarded, WorkspaceOption, command_group, required, runs_subcommand
+from lark_engine.config import ScoreConfig
 from lark_engine.models import resolve_model
+from lark_engine.options import with_options
 from lark_engine.store.workspace import Workspace
 
 QUESTIONS = ["What is 1 + 1?", "What is 2 + 2?", "What is 3 + 3?"]
@@ -184,6 +188,82 @@ def test_help_shows_every_option_with_its_default(tmp_path: Path) -> None:
     assert result.exit_code == 0
     for text in ("--budget", "--B", "(default: 3)", "budget|sharpness|temperature", "--exclude-teachers"):
         assert text in result.output
+
+
+@pytest.fixture
+def toy() -> typer.Typer:
+    """`toy paint --color C --student S …` is a command, and `toy paint wall --height H` its subcommand."""
+    toy = typer.Typer(cls=Guarded, context_settings=app.info.context_settings)
+    paint_app = command_group()
+
+    @paint_app.callback()
+    @with_options(ScoreConfig, aliases={"student": ("--student-model",)})
+    def paint(
+        ctx: typer.Context,
+        values: dict[str, Any],
+        color: Annotated[str | None, typer.Option("--color", "--hue")] = None,
+        workspace: WorkspaceOption = Path("cache"),
+    ) -> None:
+        if runs_subcommand(ctx):
+            return
+        color = required(ctx, "color", color)
+        typer.echo(f"paint {color} {ScoreConfig.parse(values, 'toy paint').student} {sorted(values)} {workspace}")
+
+    @paint_app.command("wall")
+    def wall(wall_height: Annotated[int, typer.Option()], workspace: WorkspaceOption = Path("cache")) -> None:
+        typer.echo(f"wall {wall_height} {workspace}")
+
+    toy.add_typer(paint_app, name="paint")
+    return toy
+
+
+@pytest.mark.parametrize(
+    ("line", "exit_code", "said"),
+    [
+        ("paint --color red --student_model m --top_k 5", 0, "paint red m ['student', 'top_k'] home\n"),
+        ("paint wall --wall_height 3", 0, "wall 3 home\n"),
+        ("paint wall --wall-height 3 --workspace other", 0, "wall 3 other\n"),
+        ("paint", 2, "Missing option '--color' / '--hue'."),
+        ("paint --student m", 2, "Missing option '--color' / '--hue'."),
+        ("paint --color red", 2, "lark: toy paint: 'student' is missing"),
+        ("paint wall", 2, "Missing option '--wall-height'."),
+        ("paint door", 2, "No such command 'door'."),
+        ("paint --topk 5", 2, "--top-k"),
+        (
+            "paint --top_k 5 wall --wall-height 3",
+            2,
+            "Option '--top-k' is of 'toy paint' itself; write it after 'wall'.",
+        ),
+        ("paint --help", 0, "toy paint [OPTIONS] [COMMAND [ARGS]...]"),
+        ("paint wall --help", 0, "--wall-height"),
+    ],
+)
+def test_a_group_is_a_command_and_has_subcommands(toy: typer.Typer, line: str, exit_code: int, said: str) -> None:
+    environment = {"COLUMNS": "200", "LARK_HOME": "home"}
+    result = CliRunner().invoke(toy, line.split(), prog_name="toy", env=environment)
+    assert (result.exit_code, said in result.output) == (exit_code, True), result.output
+    if exit_code == 0 and "--help" not in line:
+        assert result.output == said
+
+
+@pytest.mark.parametrize(("command", "option"), [("score", "'--input' / '--pool'"), ("select", "'--scores'")])
+def test_a_missing_option_of_a_group_is_named(command: str, option: str) -> None:
+    result = CliRunner().invoke(app, [command], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert f"Missing option {option}." in result.output
+
+
+def test_help_lists_the_commands_in_the_order_of_their_use() -> None:
+    group: Any = typer.main.get_command(app)
+    names = ["pool", "score", "select", "train", "generate", "extract", "grade", "table", "run", "demo", "serve"]
+    assert list(group.commands) == names
+
+
+def test_the_command_line_is_also_a_module(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lark_engine.cli", "pool", "show", "--workspace", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no pool in" in done.stdout
 
 
 @pytest.mark.slow

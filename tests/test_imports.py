@@ -44,6 +44,12 @@ def test_the_dashboard_names_no_heavy_library(package: str) -> None:
     assert wrong == {}
 
 
+def test_the_command_line_starts_without_a_heavy_library() -> None:
+    script = f"import sys, lark_engine.cli; print(sorted({HEAVY!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_running_the_whole_dashboard_imports_no_heavy_library(tmp_path: Path) -> None:
     script = f"""
 import os, sys

@@ -1,0 +1,68 @@
+"""`lark`: every stage as a command, the whole run, the demo and the dashboard. The only package that prints.
+
+One module for each group of commands:
+
+- pool: pool import, pool show
+- score: score
+- select: select
+- train: train full, train lora
+- evaluate: generate, extract, grade, table
+- run: run, demo
+- serve: serve
+
+`common` holds what they share. Heavy libraries are imported inside the commands, so that `lark --help` is quick. Flags
+may be written with dashes or underscores, so that the released code's command lines work.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from lark_engine import __version__
+from lark_engine.cli import evaluate, pool, run, score, select, serve, train
+from lark_engine.cli.common import Guarded
+
+app = typer.Typer(
+    cls=Guarded, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
+    help="Score candidate trajectories by how learnable they are, select, train, evaluate.",
+)  # fmt: skip
+app.add_typer(pool.app, name="pool")
+app.add_typer(score.app, name="score")
+app.add_typer(select.app, name="select")
+app.add_typer(train.app, name="train")
+# Without a name, so that their commands stand beside the groups: `lark generate`, `lark run`.
+app.add_typer(evaluate.app)
+app.add_typer(run.app)
+app.add_typer(serve.app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # Libraries' own bars and advice would bury ours; both are read when they are first imported.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("lark_engine").setLevel(logging.INFO)
+    # It warns of a missing GPU on every machine without one, also when nobody asked for DeepSpeed.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lark {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show it")] = False,
+) -> None:
+    pass

@@ -1,0 +1,141 @@
+"""`lark generate`, `lark extract`, `lark grade` and `lark table`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, copy_file, done
+from lark_engine.config import GenerateConfig, GradeConfig
+from lark_engine.errors import ConfigError
+from lark_engine.options import with_options
+from lark_engine.store.workspace import Artifact, Workspace
+
+app = typer.Typer()
+
+_POINTER = "lark_artifact.json"
+
+
+@app.command("generate")
+@with_options(GenerateConfig, leave_out=("benchmark",))
+def generate_command(
+    values: dict[str, Any],
+    benchmark: Annotated[list[str], typer.Option("--benchmark", help="JSON file, NAME=FILE, or a name with its path")],
+    model_path: Annotated[list[str] | None, typer.Option("--model-path", "--model", help="checkpoint or model")] = None,
+    benchmark_path: Annotated[Path | None, typer.Option(help="file of the one named benchmark")] = None,
+    output_dir: OutputDir = None,
+    workspace: WorkspaceOption = CACHE,
+) -> None:
+    """Sample answers to benchmark problems from checkpoints or students."""
+    from lark_engine.evaluation.generate import generate
+    from lark_engine.models import resolve_model
+
+    store = Workspace(workspace)
+    names = [f"{benchmark[0]}={benchmark_path}"] if benchmark_path and len(benchmark) == 1 else benchmark
+    if benchmark_path and len(benchmark) > 1:
+        raise ConfigError("--benchmark-path goes with one --benchmark; write several as --benchmark NAME=FILE each")
+    config = GenerateConfig.parse({"benchmark": names, **values}, "lark generate")
+    models = [resolve_model(name, store) for name in model_path or []]
+    if not models and config.backend != "endpoint":
+        raise ConfigError("which model? give --model-path with a checkpoint id, a student or a folder")
+    for artifact in generate(config, store, models, api_key=os.environ.get("LARK_API_KEY")):
+        if output_dir:
+            several = output_dir / artifact.path.parent.name if len(models) > 1 else output_dir
+            _publish(artifact, several / artifact.name)
+        done(artifact)
+
+
+@app.command("extract")
+def extract_command(
+    eval_dir: Annotated[list[str], typer.Option(help="generations: id, or a folder that `lark generate` wrote")],
+    workspace: WorkspaceOption = CACHE,
+) -> None:
+    """Show what would be graded: the answer extracted from every sample, and by which rule."""
+    from lark_engine.evaluation.grade import extract_answers
+    from lark_engine.store.atomic import write_text
+
+    store = Workspace(workspace)
+    for name in eval_dir:
+        for artifact, folder in _generations(name, store):
+            rows = list(extract_answers(artifact))
+            target = folder / "extracted.jsonl"
+            write_text(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            found = sum(row["prediction"] is not None for row in rows)
+            typer.echo(f"{artifact.id}: {found} of {len(rows)} samples have an answer; wrote {target}")
+
+
+@app.command("grade")
+@with_options(GradeConfig)
+def grade_command(
+    values: dict[str, Any],
+    eval_dir: Annotated[list[str], typer.Option(help="generations: id, or a folder that `lark generate` wrote")],
+    workspace: WorkspaceOption = CACHE,
+) -> None:
+    """Extract and grade answers, with intervals; needs no model and changes only grades."""
+    from lark_engine.evaluation.grade import METRICS, grade
+
+    store = Workspace(workspace)
+    config = GradeConfig.parse(values, "lark grade")
+    for name in eval_dir:
+        for artifact, folder in _generations(name, store):
+            graded = grade(config, store, artifact)
+            if folder != artifact.path:
+                copy_file(graded.path / METRICS, folder / METRICS)
+            done(graded)
+
+
+@app.command("table")
+def table_command(
+    eval_root: Annotated[str | None, typer.Option(help="only what `lark generate` wrote below this folder")] = None,
+    output_csv: Annotated[Path | None, typer.Option(help="also write the wide table here")] = None,
+    output_dir: OutputDir = None,
+    workspace: WorkspaceOption = CACHE,
+) -> None:
+    """The results table with intervals, from the finished grades."""
+    from lark_engine.results.table import results_table, to_markdown, wide, write_table
+    from lark_engine.store.atomic import write_text
+
+    store = Workspace(workspace)
+    ids = None
+    if eval_root:
+        wanted = {artifact.id for artifact, _ in _generations(eval_root, store)}
+        ids = [g.id for g in store.list("grades") if g.manifest.inputs["generations"].id in wanted]
+    table = results_table(store, ids=ids)
+    if table.empty:
+        typer.echo(f"no grades in {store.root} yet; make some with: lark generate …, then lark grade …")
+        return
+    typer.echo(to_markdown(table))
+    if output_csv:
+        write_text(output_csv, wide(table).to_csv(index=False))
+    if output_dir or ids is None:
+        for path in write_table(table, output_dir or store.root / "tables"):
+            typer.echo(f"wrote {path}")
+
+
+def _publish(artifact: Artifact, folder: Path) -> None:
+    """Copy generations to where the user wants them, with the id by which later commands find the artifact."""
+    from lark_engine.store.atomic import write_json
+
+    for name in ("generations.jsonl", "problems.jsonl"):
+        copy_file(artifact.path / name, folder / name)
+    write_json(folder / _POINTER, {"id": artifact.id, "path": str(artifact.path)})
+
+
+def _generations(name: str, store: Workspace) -> list[tuple[Artifact, Path]]:
+    """Generations that a user means, each with the folder that results are also written to."""
+    folder = Path(name).expanduser()
+    pointers = sorted(folder.rglob(_POINTER)) if folder.is_dir() else []
+    if pointers:
+        found = [(json.loads(pointer.read_text()), pointer.parent) for pointer in pointers]
+        return [(store.resolve("evals", str(values.get("path"))), place) for values, place in found]
+    if folder.is_dir() and not (folder / "manifest.json").exists():
+        inside = [a for a in store.list("evals") if folder.absolute() in a.path.parents]
+        if not inside:
+            raise ConfigError(f"{folder}: no finished generations in or below this folder")
+        return [(a, a.path) for a in inside]
+    artifact = store.resolve("evals", name)
+    return [(artifact, artifact.path)]
