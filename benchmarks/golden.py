@@ -21,8 +21,9 @@ from lark_engine.config import PoolConfig, ScoreConfig
 from lark_engine.demo.student import convert_student
 from lark_engine.models import load_tokenizer, resolve_student
 from lark_engine.pool.importer import import_pool
-from lark_engine.scoring.score import read_scores, score
-from lark_engine.scoring.student import Student
+from lark_engine.scoring.score import score
+from lark_engine.scoring.student import Responses, Student
+from lark_engine.scoring.table import read_scores
 from lark_engine.selection import chi2
 from lark_engine.store.workspace import Workspace
 
@@ -63,8 +64,9 @@ def rsr_deviation(shared: Path, workspace: Workspace, count: int) -> float:
         tokens = renderer.tokens(row["messages"][:-1], row["messages"][-1]["content"], 4096)
         other = released[row["problem_id"], row["candidate_id"]]
         ids = tokens.ids[: tokens.num_prompt_tokens + other["resp_token_length"]]
-        [stats] = student.score([(ids, tokens.num_prompt_tokens)])
-        worst = max(worst, abs(stats["rsr"] / other["rank_surprisal_ratio"] - 1))
+        prompt, response = np.split(np.array(ids, np.int32), [tokens.num_prompt_tokens])
+        stats, _ = student.score([Responses(prompt, (response,))])
+        worst = max(worst, abs(float(stats.rank.sum() / stats.nll.sum()) / other["rank_surprisal_ratio"] - 1))
     return worst
 
 
@@ -76,7 +78,8 @@ def weight_deviation(shared: Path) -> float:
         ranked = chi2.rank(energies)
         if ranked.num_valid_N[0]:
             weights = np.zeros(energies.shape[1])
-            weights[ranked.order_NK[0]] = chi2.budget_weights(ranked, case["B"], released_margin=True)[0]
+            kept = chi2.budget_weights(ranked, case["B"], released_margin=True)[0]
+            weights[ranked.order_NK[0, : len(kept)]] = kept
             worst = max(worst, float(np.abs(weights - case["weights"]).max()))
     return worst
 

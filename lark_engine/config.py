@@ -6,20 +6,37 @@ A field's `identity` says whether it changes the output: only identity fields en
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml.nodes import MappingNode
 
 from lark_engine.errors import ConfigError, StoreError, did_you_mean
+from lark_engine.scoring.criteria import energy_names
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
-Energy = Literal[
-    "g_hat", "-nll", "+nll", "-rsr", "-brier", "+rho", "-num_response_tokens", "+num_response_tokens", "random"
-]
+TrainFormat = Literal["messages", "prompt-completion"]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Marks a field whose valid words are known only when the program runs (a registry's), for help and forms."""
+
+    names: Callable[[], tuple[str, ...]]
+
+
+def _known_energy(name: str) -> str:
+    if name not in energy_names():
+        raise ValueError(f"no such energy{did_you_mean(name, energy_names())}")
+    return name
+
+
+Energy = Annotated[str, AfterValidator(_known_energy), Choices(energy_names)]
 Rule = Literal["chi2", "top_b", "softmax", "best_teacher", "all"]
 Mode = Literal["budget", "sharpness", "temperature"]
 
@@ -102,9 +119,25 @@ class ScoreConfig(StageConfig):
     chat_template: Path | None = option(None, "Jinja file to use instead of the student's own chat template")
     dtype: Dtype = option("auto", "precision of the student; auto = bfloat16 on CUDA, float32 on CPU")
     device: Device = option("auto", "where to run; auto = CUDA when it is there", identity=False)
-    batch_size: int = option(8, "most trajectories in one forward pass", identity=False, ge=1)
-    batch_tokens: int = option(16384, "most tokens, padding included, in one forward pass", identity=False, ge=1)
+    batch_tokens: int | None = option(
+        None, "most tokens in one forward pass; by default 16384 on CUDA, 2048 on CPU", identity=False, ge=1
+    )
+    batch_size: int | None = option(None, "most trajectories in one forward pass", identity=False, ge=1)
+    token_stats: Literal["bins", "full"] = option(
+        "bins", "token statistics to keep: means of 64 tokens, or every response token too", identity=False
+    )
+    executor: Literal["local", "ray"] = option("local", "this process, or a pool of Ray actors", identity=False)
+    ray_address: str | None = option(
+        None, "host:port of a Ray cluster's head, or auto; by default a Ray of its own on this machine", identity=False
+    )
+    num_workers: int = option(0, "Ray actors; 0 = one for each GPU, on CPUs one", identity=False, ge=0)
     trust_remote_code: bool = option(False, "run Python code that comes with the student's files")
+
+    @model_validator(mode="after")
+    def _ray_options_go_with_ray(self) -> Self:
+        if self.executor != "ray" and (self.ray_address is not None or self.num_workers):
+            raise ValueError("ray_address and num_workers have no effect here; use --executor ray, or leave them out")
+        return self
 
 
 class SelectConfig(StageConfig):
@@ -127,6 +160,18 @@ class SelectConfig(StageConfig):
     keep_zero_weight: bool = option(False, "write rows of weight 0 too, as the released code does")
     uniform_if_no_energy: bool = option(False, "a problem without a valid energy becomes uniform, as released")
     seed: int = option(0, "seed of the energy 'random'", ge=0)
+    max_teacher_share: float | None = option(
+        None,
+        "largest share of the kept trajectories from one teacher; where a teacher has more, its candidates with the "
+        "smallest margin give way to the next ranked (g_hat is not recomputed)",
+        gt=0, le=1,
+    )  # fmt: skip
+    max_train_tokens: int | None = option(
+        None,
+        "most tokens (prompt + response) of all kept trajectories; those with the least selection_prob give way "
+        "first, and every problem keeps its best one",
+        ge=1,
+    )  # fmt: skip
 
     # B is the paper's symbol and the released flag; recipes may write either.
     model_config = ConfigDict(populate_by_name=True)
@@ -151,6 +196,25 @@ class SelectConfig(StageConfig):
             raise ValueError("seed has no effect here; it is for --energy random")
         return self
 
+    @model_validator(mode="after")
+    def _constraints_where_they_mean_something(self) -> Self:
+        if not self.has_constraint:
+            return self
+        if self.rule == "best_teacher" and self.max_teacher_share is not None:
+            raise ValueError("max_teacher_share contradicts rule best_teacher, which keeps one teacher; leave one out")
+        for name in ("keep_zero_weight", "uniform_if_no_energy"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name} writes rows that the rule did not choose, so max_teacher_share and max_train_tokens "
+                    "cannot hold; leave one out"
+                )
+        return self
+
+    @property
+    def has_constraint(self) -> bool:
+        """Whether the selection as a whole is constrained: by a teacher's share or by tokens."""
+        return self.max_teacher_share is not None or self.max_train_tokens is not None
+
     @property
     def has_budget(self) -> bool:
         """Whether B says how many are kept: not in mode temperature, and not for the rule all."""
@@ -161,10 +225,20 @@ class SelectConfig(StageConfig):
         """The most candidates that a problem can keep, None for no limit."""
         return self.budget if self.has_budget else self.max_budget
 
+    @property
+    def pool_edit(self) -> dict[str, Any]:
+        """The fields that say which candidates are chosen from and by which energy; the others only weigh them."""
+        names = ("energy", "teachers", "exclude_teachers", "correct_only", "drop_truncated", "min_response_tokens")
+        values = {name: getattr(self, name) for name in (*names, "max_response_tokens", "deduplicate")}
+        return {**values, "seed": self.seed if self.energy == "random" else None}
+
     def identity(self) -> dict[str, Any]:
         """As for every config, without what has no effect under these options."""
         values = super().identity()
-        silent = {"seed": self.energy != "random", "budget": not self.has_budget, "mode": self.rule != "chi2"}
+        silent = {
+            "seed": self.energy != "random", "budget": not self.has_budget, "mode": self.rule != "chi2",
+            "max_teacher_share": self.max_teacher_share in (None, 1.0), "max_train_tokens": not self.max_train_tokens,
+        }  # fmt: skip
         return {name: value for name, value in values.items() if not silent.get(name, False)}
 
 

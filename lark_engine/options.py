@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from lark_engine.config import StageConfig
+from lark_engine.config import Choices, StageConfig
 
 
 def with_options(
@@ -20,6 +20,7 @@ def with_options(
 
     Options that were not given are absent from `values`, so that a recipe's value or the config's default holds.
     `aliases` adds flags to a field's own (the released code's names).
+    Every other parameter of the command stays as it is, a `ctx: typer.Context` too.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -48,6 +49,7 @@ def with_options(
 def _annotation(name: str, field: Any, aliases: tuple[str, ...]) -> Any:
     """The typer annotation of a field: optional, with its help, default, choices and bounds in words."""
     kind, choices = _kind(field.annotation)
+    choices += [name for mark in field.metadata if isinstance(mark, Choices) for name in mark.names()]
     dashed = name.replace("_", "-")
     flags = [f"--{dashed}/--no-{dashed}"] if kind is bool else [f"--{dashed}", *aliases]
     default = field.get_default()

@@ -272,16 +272,17 @@ def test_ctrl_c_ends_a_stage_with_130_and_the_next_call_resumes(
 ) -> None:
     home = tmp_path / "workspace"
     slow = (
-        "import sys, time\nfrom lark_engine.scoring import student\nplain = student.Student._score\n"
-        "def slow(self, batch):\n    time.sleep(1)\n    return plain(self, batch)\n"
-        "student.Student._score = slow\nfrom lark_engine.cli import main\nmain()\n"
+        "import sys, time\nfrom lark_engine.scoring import parts, student\nparts.FLUSH_S = 0.0\n"
+        "plain = student.Student.score\n"
+        "def slow(self, groups, **how):\n    time.sleep(1)\n    return plain(self, groups, **how)\n"
+        "student.Student.score = slow\nfrom lark_engine.cli import main\nmain()\n"
     )
     arguments = ["score", "--input", pool_path, "--student", tiny_model_dir, "--batch-size", 1, "--workspace", home]
     process = subprocess.Popen(
         [sys.executable, "-c", slow, *map(str, arguments)], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 120
-    while not any(file.stat().st_size for file in home.glob("scores/*/parts/rows.jsonl")):
+    while not list(home.glob("scores/*/parts/rows-*.parquet")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)

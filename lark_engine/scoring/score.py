@@ -1,46 +1,36 @@
-"""The scoring stage: a pool and a student become scores; resumable at any moment, memory flat in the pool's size."""
+"""The scoring stage: a pool and a student become scores; resumable at any moment."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from contextlib import closing
 
 import numpy as np
-import pandas as pd
+import pyarrow.parquet as pq
 
 from lark_engine.chat import ChatRenderer, read_template
 from lark_engine.config import ScoreConfig
 from lark_engine.errors import StudentError
-from lark_engine.models import (
-    ModelRef,
-    context_length,
-    free_device_memory,
-    load_tokenizer,
-    resolve_device,
-    resolve_dtype,
-    resolve_student,
-)
+from lark_engine.models import ModelRef, context_length, load_tokenizer, resolve_device, resolve_dtype, resolve_student
 from lark_engine.pool.dataset import PoolData
-from lark_engine.scoring.criteria import g_hat, rho
-from lark_engine.scoring.matrix import layout
-from lark_engine.scoring.planner import plan_batches
+from lark_engine.scoring import reuse
+from lark_engine.scoring.executors import Work, run_here, run_on_ray
+from lark_engine.scoring.parts import BINS, SCORES, Parts
+from lark_engine.scoring.planner import BATCH_TOKENS, Batch, plan_batches
+from lark_engine.scoring.summaries import BIN_COLUMNS
+from lark_engine.scoring.table import score_table, sorted_rows
+from lark_engine.scoring.token_view import keep_tokens, score_tokens
 from lark_engine.scoring.tokenized import TokenizedPool, tokenize
 from lark_engine.store.atomic import replacing
 from lark_engine.store.events import EventLog, Progress
 from lark_engine.store.fingerprint import fingerprint
-from lark_engine.store.rows import RowLog, read_rows
-from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace, read_table
+from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace
 
 log = logging.getLogger(__name__)
 
-SCORES = "scores.parquet"
-METHOD = "lark_ghat"
 # To be raised when a change of the code changes scores of the same options and inputs.
-VERSION = 1
-_STATS = ("nll", "brier_exact", "brier_top_k", "entropy", "mean_rank", "rsr")
+VERSION = 2
 
 
 def plan_score(config: ScoreConfig, workspace: Workspace, pool: Artifact | Plan) -> tuple[Plan, ModelRef]:
@@ -63,44 +53,64 @@ def plan_score(config: ScoreConfig, workspace: Workspace, pool: Artifact | Plan)
 
 
 def score(config: ScoreConfig, workspace: Workspace, pool: Artifact) -> Artifact:
-    """Score every candidate of a pool. Writes scores.parquet, one row a scored candidate, in the pool's order.
+    """Score every candidate of a pool that this student has not scored yet, in this pool or in another.
 
-    Columns: problem_id, candidate_id, teacher, nll, brier, rho, g_hat, rsr, entropy, mean_rank, brier_exact,
-    brier_top_k, num_response_tokens, num_prompt_tokens, truncated, reason (why a number is null).
+    Writes scores.parquet, one row a scored candidate, in the pool's order: problem_id, candidate_id, teacher, nll,
+    brier, the criteria of `criteria.CRITERIA`, brier_exact, brier_top_k, entropy, mean_rank, num_response_tokens,
+    num_prompt_tokens, truncated, tokens_hash, reason (why a number is null); and row for row token_bins.parquet, the
+    token statistics in means of 64 tokens. With `token_stats: full`, every token of every row in token_stats/.
     Errors: `StudentError` when the student's chat template would make the scores wrong; `DeviceError`.
     """
     plan, student = plan_score(config, workspace, pool)
-    return workspace.build(plan, lambda draft: _make(draft, config, plan, student, pool))
+    scores = workspace.build(plan, lambda draft: _make(draft, config, workspace, plan, student, pool))
+    if config.token_stats == "full":
+        rows = range(scores.manifest.counts["num_trajectories"])
+        score_tokens(scores, workspace, rows, alternatives=0, device=config.device, batch_tokens=config.batch_tokens)
+    return scores
 
 
-def _make(draft: Draft, config: ScoreConfig, plan: Plan, model: ModelRef, pool: Artifact) -> None:
+def _make(draft: Draft, config: ScoreConfig, workspace: Workspace, plan: Plan, model: ModelRef, pool: Artifact) -> None:
     device = resolve_device(config.device)
     data = PoolData(pool)
     tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
     renderer = ChatRenderer(tokenizer, render=config.render, chat_template=config.chat_template, name=model.name)
-    parts = draft.path / "parts"
+    folder = draft.path / "parts"
     events = EventLog(draft.path / "events.jsonl", "score")
     max_length = plan.config["max_length"]
     with Progress(EventLog(events.path, "tokenize"), data.num_trajectories, "trajectory") as progress:
-        tokens = tokenize(data.trajectories(), renderer, max_length, parts, progress)
+        tokens = tokenize(data.trajectories(), renderer, max_length, folder, progress)
     scorable = np.flatnonzero(tokens.num_response_tokens > 0)
     if not len(scorable):
         raise StudentError(
             f"no trajectory of {pool.id} has a response token within {max_length} tokens; raise --max-length"
         )
-    with RowLog(parts / "rows.jsonl", ("row",)) as rows:
-        todo = [int(row) for row in scorable if (int(row),) not in rows.known]
-        if len(todo) < len(scorable):
-            log.info("resuming: %d of %d trajectories are scored already", len(scorable) - len(todo), len(scorable))
-        _score_rows(config, plan, model, device, tokens, todo, len(scorable), rows, events)
-    table = _table(data.index(), tokens, parts / "rows.jsonl", config)
+    reused = reuse.take_over(folder / "reused.parquet", plan, workspace, tokens, scorable)
+    batches = plan_batches(
+        np.setdiff1d(scorable, reused["row"].to_numpy()), tokens.prompt_hash, tokens.num_prompt_tokens,
+        tokens.num_response_tokens, batch_tokens=config.batch_tokens or BATCH_TOKENS[device],
+        batch_size=config.batch_size,
+    )  # fmt: skip
+    work = Work(
+        model=model, dtype=plan.config["dtype"], device=device, top_k=config.top_k,
+        trust_remote_code=config.trust_remote_code, tokens_dir=folder, keep_tokens=config.token_stats == "full",
+    )  # fmt: skip
+    with Parts(folder, "rows") as parts:
+        run_batches(config, work, batches, tokens, parts, events)
+    rows = sorted_rows([reused, *parts.tables()])
+    assert rows["row"].to_pylist() == scorable.tolist(), "every scorable row is scored once"
+    table = score_table(data.index(), tokens, rows, config.brier)
     with replacing(draft.path / SCORES) as partial:
         table.to_parquet(partial, index=False)
-    shutil.rmtree(parts)
+    with replacing(draft.path / BINS) as partial:
+        pq.write_table(rows.select(list(BIN_COLUMNS)), partial, compression="zstd", row_group_size=1024)
+    if work.keep_tokens:
+        keep_tokens(draft.path, parts, table, rows, tokenizer)
+    shutil.rmtree(folder)
     draft.counts = {
         "num_problems": int(table["problem_id"].nunique()),
         "num_trajectories": len(table),
         "num_truncated": int(table["truncated"].sum()),
+        "num_reused": len(reused),
     }
     draft.drops = (
         {"no_response_token": data.num_trajectories - len(table)} if len(table) < data.num_trajectories else {}
@@ -111,100 +121,40 @@ def _make(draft: Draft, config: ScoreConfig, plan: Plan, model: ModelRef, pool: 
         "id_type": data.id_type,
         "max_length": max_length,
         "response_tokens": int(table["num_response_tokens"].sum()),
+        "computed_tokens": sum(batch.num_tokens for batch in batches),
         "num_not_finite": int(table["reason"].notna().sum()),
+        "reused": reuse.counts(reused),
     }
 
 
-def _score_rows(
-    config: ScoreConfig, plan: Plan, model: ModelRef, device: str, tokens: TokenizedPool, todo: list[int], total: int,
-    rows: RowLog, events: EventLog,
-) -> None:  # fmt: skip
-    """Run the student over the missing rows and append each batch as soon as it is there."""
+def run_batches(
+    config: ScoreConfig, work: Work, batches: list[Batch], tokens: TokenizedPool, parts: Parts, events: EventLog
+) -> None:
+    """Score the batches that are not finished, and add each to the parts as soon as it is there."""
+    todo = [batch for batch in batches if not parts.known.issuperset(batch.rows)]
+    total = sum(batch.num_tokens for batch in batches)
+    left = sum(batch.num_tokens for batch in todo)
     if not todo:
         return
-    from lark_engine.scoring.student import Student
-
-    student = Student(
-        model, dtype=plan.config["dtype"], device=device, top_k=config.top_k, trust_remote_code=config.trust_remote_code
-    )
-    batches = plan_batches(todo, tokens.lengths, batch_size=config.batch_size, batch_tokens=config.batch_tokens)
-    num_tokens = int(tokens.lengths[todo].sum())
-    with Progress(events, num_tokens, "token") as progress:
-        for batch in batches:
-            stats = student.score([(tokens.tokens(row).tolist(), int(tokens.num_prompt_tokens[row])) for row in batch])
-            rows.append(
-                {"row": row, **{k: v if np.isfinite(v) else None for k, v in row_stats.items()}}
-                for row, row_stats in zip(batch, stats, strict=True)
-            )
-            progress.update(int(tokens.lengths[batch].sum()), trajectories=len(rows.known), total_trajectories=total)
-    del student
-    free_device_memory()
-
-
-def _table(index: pd.DataFrame, tokens: TokenizedPool, rows_path: Path, config: ScoreConfig) -> pd.DataFrame:
-    """The score table in the pool's order, with the criteria that need a problem's whole candidate set."""
-    rows = sorted(read_rows(rows_path), key=lambda row: row["row"])
-    position = np.array([row["row"] for row in rows])
-    stats = {name: np.array([_number(row[name]) for row in rows], dtype=np.float64) for name in _STATS}
-    table = index.loc[position, ["problem_id", "candidate_id", "teacher"]].reset_index(drop=True)
-    nll = stats["nll"]
-    brier = stats["brier_exact" if config.brier == "exact" else "brier_top_k"]
-    where = layout(table["problem_id"])
-    table["nll"], table["brier"] = nll, brier
-    table["rho"] = rho(nll, brier)
-    table["g_hat"] = where.gather(g_hat(where.spread(nll), where.spread(brier)))
-    for name in ("rsr", "entropy", "mean_rank", "brier_exact", "brier_top_k"):
-        table[name] = stats[name]
-    table["num_response_tokens"] = tokens.num_response_tokens[position]
-    table["num_prompt_tokens"] = tokens.num_prompt_tokens[position]
-    table["truncated"] = tokens.truncated[position]
-    lost = ~(np.isfinite(nll) & np.isfinite(brier))
-    table["reason"] = pd.Series("not_finite", index=table.index, dtype="string").where(lost)
-    return table
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def read_scores(scores: Artifact) -> pd.DataFrame:
-    """The score table of an artifact. Errors: `StoreError` when the file is damaged."""
-    return read_table(scores.path / SCORES)
-
-
-def released_scores(scores: Artifact) -> dict[str, Any]:
-    """The scores in the format of the released code (`lark_ghat.json`)."""
-    table = read_scores(scores)
-    id_type = scores.manifest.metrics["id_type"]
-    problems: dict[str, list[dict[str, Any]]] = {}
-    for row in _finite_rows(table):
-        problems.setdefault(str(row["problem_id"]), []).append(
-            {
-                "candidate_id": int(row["candidate_id"]),
-                "teacher": row["teacher"],
-                "L": row["nll"],
-                "Brier": row["brier"],
-                "rho": row["rho"],
-                "g_hat": row["g_hat"],
-            }
-        )
-    scored = sum(len(candidates) for candidates in problems.values())
-    return {
-        "lark_scores": scores.id,
-        "method": METHOD,
-        "student_model": scores.manifest.config["student"],
-        "top_k": scores.manifest.config["top_k"],
-        "brier": scores.manifest.config["brier"],
-        "id_type": id_type,
-        "n_problems": len(problems),
-        "n_scored": scored,
-        "n_skipped": sum(scores.manifest.drops.values()) + len(table) - scored,
-        "scores": problems,
-    }
-
-
-def _finite_rows(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    finite = table[table["reason"].isna()]
-    columns = ["problem_id", "candidate_id", "teacher", "nll", "brier", "rho", "g_hat"]
-    for values in finite[columns].itertuples(index=False, name=None):
-        yield dict(zip(columns, values, strict=True))
+    num_rows = sum(len(batch.rows) for batch in batches)
+    if left < total:
+        log.info("resuming: %d of %d trajectories are scored already", len(parts.known), num_rows)
+    shared = int(tokens.lengths[[row for batch in batches for row in batch.rows]].sum()) - total
+    log.info(
+        "%d trajectories in %d passes: %d tokens, and %d more of prompts that are computed once",
+        num_rows, len(batches), total, shared,
+    )  # fmt: skip
+    tokens_of_row = {row: (batch.num_tokens / len(batch.rows)) for batch in todo for row in batch.rows}
+    if config.executor == "ray":
+        tables = run_on_ray(work, todo, address=config.ray_address, num_workers=config.num_workers)
+    else:
+        tables = run_here(work, todo)
+    # Closing ends the workers at once, also when a finished batch cannot be written.
+    with closing(tables), Progress(events, total, "token", done=total - left) as progress:
+        for table in tables:
+            fresh = [row for row in table["row"].to_pylist() if row not in parts.known]
+            parts.add(table)
+            progress.update(
+                round(sum(tokens_of_row[row] for row in fresh)), trajectories=len(parts.known),
+                total_trajectories=num_rows,
+            )  # fmt: skip

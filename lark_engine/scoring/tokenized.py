@@ -5,6 +5,7 @@ A template that would cut a response is found here, before hours of computation,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +19,41 @@ from lark_engine.records import Trajectory
 from lark_engine.store.atomic import replacing
 from lark_engine.store.events import Progress
 
+_IDS, _INDEX = "ids.i32", "index.npz"
+
 
 @dataclass(frozen=True)
 class TokenizedPool:
-    """Token ids of all trajectories end to end (int32), with offsets [rows + 1] and prompt lengths [rows]."""
+    """Token ids of all trajectories end to end (int32), with offsets [rows + 1] and one value a row otherwise.
+
+    `prompt_hash` is equal for rows with the same prompt; `tokens_hash` for rows that any student of this tokenizer
+    scores alike: the same prompt and the same response.
+    """
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
     num_prompt_tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
+    prompt_hash: NDArray[np.int64]
+    tokens_hash: NDArray[np.int64]
 
-    def tokens(self, row: int) -> NDArray[np.int32]:
-        """Prompt and response tokens of one trajectory."""
-        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+    @classmethod
+    def open(cls, folder: Path) -> TokenizedPool:
+        """A pool that `tokenize` has finished; ids are read from disk where they are used."""
+        index = np.load(folder / _INDEX, allow_pickle=False)
+        empty = (folder / _IDS).stat().st_size == 0
+        ids = np.zeros(0, np.int32) if empty else np.memmap(folder / _IDS, dtype=np.int32, mode="r")
+        return cls(ids=ids, **{name: index[name] for name in index.files})
+
+    def prompt(self, row: int) -> NDArray[np.int32]:
+        """Prompt tokens of one trajectory."""
+        start = self.offsets[row]
+        return self.ids[start : min(start + self.num_prompt_tokens[row], self.offsets[row + 1])]
+
+    def response(self, row: int) -> NDArray[np.int32]:
+        """Response tokens of one trajectory, after truncation."""
+        end = self.offsets[row + 1]
+        return self.ids[min(self.offsets[row] + self.num_prompt_tokens[row], end) : end]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -49,34 +72,42 @@ def tokenize(
 
     Errors: `StudentError` for the first trajectory that the student's template would change, with its name.
     """
-    ids_path, index_path = folder / "ids.i32", folder / "index.npz"
-    if not index_path.exists():
-        _write(trajectories, renderer, max_length, ids_path, index_path, progress)
-    index = np.load(index_path, allow_pickle=False)
-    empty = ids_path.stat().st_size == 0
-    ids = np.zeros(0, np.int32) if empty else np.memmap(ids_path, dtype=np.int32, mode="r")
-    return TokenizedPool(ids, index["offsets"], index["num_prompt_tokens"], index["truncated"])
+    if not (folder / _INDEX).exists():
+        _write(trajectories, renderer, max_length, folder, progress)
+    return TokenizedPool.open(folder)
+
+
+def hash_ids(*parts: NDArray[np.int32]) -> int:
+    """64 bits of a hash of token ids, as a signed integer; where one part ends and the next begins counts."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part.tobytes())
+    return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 def _write(
-    trajectories: Iterable[Trajectory], renderer: ChatRenderer, max_length: int, ids_path: Path, index_path: Path,
-    progress: Progress,
-) -> None:  # fmt: skip
-    offsets, num_prompt_tokens, truncated = [0], [], []
-    with replacing(ids_path) as partial, partial.open("wb") as file:
+    trajectories: Iterable[Trajectory], renderer: ChatRenderer, max_length: int, folder: Path, progress: Progress
+) -> None:
+    columns: dict[str, list[int]] = {
+        name: [] for name in ("num_prompt_tokens", "truncated", "prompt_hash", "tokens_hash")
+    }
+    offsets = [0]
+    with replacing(folder / _IDS) as partial, partial.open("wb") as file:
         for trajectory in trajectories:
             try:
                 tokens = renderer.tokens(trajectory.prompt, trajectory.response, max_length)
             except StudentError as error:
                 place = f"problem {trajectory.problem_id}, candidate {trajectory.candidate_id}"
                 raise StudentError(f"{place}: {error}") from error
-            file.write(np.asarray(tokens.ids, dtype=np.int32).tobytes())
-            offsets.append(offsets[-1] + len(tokens.ids))
-            num_prompt_tokens.append(tokens.num_prompt_tokens)
-            truncated.append(tokens.truncated)
+            ids = np.asarray(tokens.ids, dtype=np.int32)
+            prompt, response = ids[: tokens.num_prompt_tokens], ids[tokens.num_prompt_tokens :]
+            file.write(ids.tobytes())
+            offsets.append(offsets[-1] + len(ids))
+            columns["num_prompt_tokens"].append(tokens.num_prompt_tokens)
+            columns["truncated"].append(tokens.truncated)
+            columns["prompt_hash"].append(hash_ids(prompt))
+            columns["tokens_hash"].append(hash_ids(prompt, response))
             progress.update(1)
-    with replacing(index_path) as partial, partial.open("wb") as file:
-        np.savez(
-            file, offsets=np.array(offsets, np.int64), num_prompt_tokens=np.array(num_prompt_tokens, np.int64),
-            truncated=np.array(truncated, bool),
-        )  # fmt: skip
+    arrays = {name: np.array(values, bool if name == "truncated" else np.int64) for name, values in columns.items()}
+    with replacing(folder / _INDEX) as partial, partial.open("wb") as file:
+        np.savez(file, offsets=np.array(offsets, np.int64), **arrays)  # type: ignore[arg-type]

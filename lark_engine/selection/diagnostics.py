@@ -5,71 +5,64 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from lark_engine.selection.chi2 import Floats
-from lark_engine.selection.rules import Weighted
+from lark_engine.scoring.matrix import Floats
+from lark_engine.selection.frame import Solution
 
 
-def ess(prob_NK: Floats) -> Floats:
+def ess(prob_NW: Floats) -> Floats:
     """1/Σq² of every problem, [N]: the effective number of kept trajectories; NaN where nothing is kept."""
-    squares_N = (prob_NK**2).sum(axis=1)
-    return np.where(squares_N > 0, 1.0 / np.where(squares_N > 0, squares_N, 1.0), np.nan)
+    squares_N = np.einsum("nk,nk->n", prob_NW, prob_NW)
+    return 1.0 / np.where(squares_N > 0, squares_N, np.nan)
 
 
-def chi2_distance(prob_NK: Floats, num_candidates_N: Floats) -> Floats:
-    """χ²(q‖u) = K·Σq² − 1 of every problem, [N]; NaN where nothing is kept."""
-    squares_N = (prob_NK**2).sum(axis=1)
-    return np.where(squares_N > 0, num_candidates_N * squares_N - 1.0, np.nan)
+def diagnose(solution: Solution) -> dict[str, Any]:
+    """All figures of one solution as JSON values.
 
-
-def diagnose(table: pd.DataFrame, weighted: Weighted) -> dict[str, Any]:
-    """All figures of one selection as JSON values; `table` holds the candidates that were weighed, row for row."""
-    prob = weighted.selection_prob
-    kept = prob > 0
-    solved_N = weighted.prob_sorted_NK.sum(axis=1) > 0
-    ess_N = ess(weighted.prob_sorted_NK)[solved_N]
-    chi2_N = chi2_distance(weighted.prob_sorted_NK, weighted.num_candidates_N)[solved_N]
-    tokens = table["num_response_tokens"].to_numpy(float)
-    counts, frequency = np.unique(weighted.num_kept_N[solved_N].astype(int), return_counts=True)
+    K, the uniform and the best possible utility are those of the frame: constraints do not change what they are
+    compared with.
+    """
+    frame, kept = solution.frame, solution.kept
+    solved_N = solution.num_kept_N > 0
+    ess_N = ess(solution.prob_NW)[solved_N]
+    # A problem without a valid energy that is made uniform, as released, has no valid candidate but keeps some.
+    num_candidates_N = np.maximum(frame.ranked.num_valid_N, solution.num_kept_N)[solved_N]
+    counts = np.bincount(solution.num_kept_N[solved_N])
     return {
         "num_problems": int(solved_N.sum()),
-        "num_trajectories": int(kept.sum()),
-        "response_tokens": _total(tokens[kept]),
-        "prompt_tokens": _total(table["num_prompt_tokens"].to_numpy(float)[kept]),
-        "kept_per_problem": {str(n): int(c) for n, c in zip(counts, frequency, strict=True)},
+        "num_trajectories": len(kept.prob),
+        "response_tokens": kept.response_tokens,
+        "prompt_tokens": kept.prompt_tokens,
+        "kept_per_problem": {str(n): int(counts[n]) for n in np.flatnonzero(counts)},
         "ess": _summary(ess_N),
-        "chi2": _summary(chi2_N),
-        "utility": _utility(weighted, solved_N),
-        "teachers": _teacher_shares(table["teacher"], prob, tokens),
+        "chi2": _summary(num_candidates_N / ess_N - 1.0),
+        "utility": _utility(solution),
+        "teachers": _teacher_shares(solution),
     }
 
 
-def jaccard(first: set[tuple[str, int]], second: set[tuple[str, int]]) -> float:
-    """Overlap of two selections by (problem_id, candidate_id): |A∩B| / |A∪B|; 1 for two empty ones."""
-    union = first | second
-    return len(first & second) / len(union) if union else 1.0
-
-
-def _utility(weighted: Weighted, solved_N: Floats) -> dict[str, float | None]:
+def _utility(solution: Solution) -> dict[str, float | None]:
     """Mean captured utility ⟨q, e⟩, beside its maximum (top-1) and what uniform weights over all would give."""
-    energy_NK = weighted.energy_sorted_NK[solved_N.astype(bool)]
-    prob_NK = weighted.prob_sorted_NK[solved_N.astype(bool)]
-    if not len(energy_NK):
+    solved_N = solution.num_kept_N > 0
+    if not solved_N.any():
         return {"captured": None, "top_1": None, "uniform": None}
-    captured = float(np.nansum(prob_NK * np.nan_to_num(energy_NK), axis=1).mean())
-    uniform = float(np.nanmean(np.where(np.isnan(energy_NK).all(axis=1, keepdims=True), 0.0, energy_NK), axis=1).mean())
-    return {"captured": captured, "top_1": float(np.nan_to_num(energy_NK[:, 0]).mean()), "uniform": uniform}
+    frame, ranked, prob_NW = solution.frame, solution.ranked, solution.prob_NW
+    captured_N = ranked.best_N + np.einsum("nk,nk->n", prob_NW, ranked.energy_NK[:, : prob_NW.shape[1]])
+    return {
+        "captured": float(captured_N[solved_N].mean()),
+        "top_1": float(frame.ranked.best_N[solved_N].mean()),
+        "uniform": float(frame.mean_energy_N[solved_N].mean()),
+    }
 
 
-def _teacher_shares(teacher: pd.Series, prob: Floats, tokens: Floats) -> dict[str, dict[str, float]]:
+def _teacher_shares(solution: Solution) -> dict[str, dict[str, float]]:
     """For each teacher: its share of the pool, of kept trajectories, of q, and of q·tokens."""
-    frame = pd.DataFrame(
-        {"pool": 1.0, "count": (prob > 0).astype(float), "q": prob, "q_tokens": prob * np.nan_to_num(tokens)}
-    )
-    sums = frame.groupby(teacher.to_numpy(), sort=True).sum()
-    shares = sums / sums.sum().replace(0.0, 1.0)
-    return {str(name): {str(k): float(v) for k, v in row.items()} for name, row in shares.iterrows()}
+    pool_T = solution.frame.pool_counts
+    shares = {"pool": pool_T / (pool_T.sum() or 1), **solution.kept.shares}
+    return {
+        solution.kept.teachers[code]: {share: float(values_T[code]) for share, values_T in shares.items()}
+        for code in np.flatnonzero(pool_T)
+    }
 
 
 def _summary(values: Floats) -> dict[str, float | None]:
@@ -77,8 +70,3 @@ def _summary(values: Floats) -> dict[str, float | None]:
         return {"mean": None, "p10": None, "p90": None}
     p10, p90 = np.quantile(values, [0.1, 0.9])
     return {"mean": float(values.mean()), "p10": float(p10), "p90": float(p90)}
-
-
-def _total(tokens: Floats) -> int | None:
-    """Released score files hold no token counts: then the total is unknown, not 0."""
-    return None if np.isnan(tokens).any() else int(tokens.sum())

@@ -1,14 +1,19 @@
-"""train.jsonl in the released format: the texts of the kept trajectories with their weights, streamed."""
+"""train.jsonl: the texts of the kept trajectories with their weights, streamed; one trajectory in memory at a time.
+
+The artifact's own file has the released format, `messages`. `prompt-completion` is the conversational format of TRL:
+the prompt's messages, and the one assistant message that is trained on.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from lark_engine.config import SelectConfig
+from lark_engine.config import SelectConfig, TrainFormat
 from lark_engine.pool.dataset import PoolData
 from lark_engine.records import IdType, public_id
 from lark_engine.store.atomic import replacing
@@ -18,8 +23,24 @@ from lark_engine.store.workspace import Artifact
 def write_train_file(path: Path, kept: pd.DataFrame, pool: Artifact, config: SelectConfig, id_type: IdType) -> None:
     """Write the kept rows in the pool's order. `train_weight` is selection_prob: it sums to 1 over a problem."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        for line in _lines(kept.sort_values("row"), pool, config, id_type):
-            file.write(line)
+        file.writelines(_lines(kept.sort_values("row"), pool, config, id_type))
+
+
+def export(train_file: Path, path: Path, train_format: TrainFormat = "messages") -> None:
+    """Write a selection's train.jsonl to a place and in a format of the user's choice.
+
+    Lines are {"messages": […], "meta": {…}}, or {"prompt": […], "completion": [one assistant message], "meta": {…}}.
+    Errors: `StoreError` when the place cannot be written.
+    """
+    with replacing(path) as partial:
+        if train_format == "messages":
+            shutil.copyfile(train_file, partial)
+            return
+        with (
+            train_file.open(encoding="utf-8", newline="\n") as lines,
+            partial.open("w", encoding="utf-8", newline="\n") as file,
+        ):
+            file.writelines(map(_prompt_completion, lines))
 
 
 def _lines(kept: pd.DataFrame, pool: Artifact, config: SelectConfig, id_type: IdType) -> Iterator[str]:
@@ -38,3 +59,9 @@ def _lines(kept: pd.DataFrame, pool: Artifact, config: SelectConfig, id_type: Id
             "energy": config.energy,
         }
         yield json.dumps({"messages": trajectory.messages, "meta": meta}, ensure_ascii=False) + "\n"
+
+
+def _prompt_completion(line: str) -> str:
+    row = json.loads(line)
+    *prompt, completion = row["messages"]
+    return json.dumps({"prompt": prompt, "completion": [completion], "meta": row["meta"]}, ensure_ascii=False) + "\n"

@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 
 from lark_engine.errors import PoolError
-from lark_engine.scoring.criteria import g_hat, rho
+from lark_engine.scoring.criteria import derived_columns
 from lark_engine.scoring.matrix import layout
-from lark_engine.scoring.score import METHOD, SCORES, released_scores
+from lark_engine.scoring.parts import SCORES
+from lark_engine.scoring.table import METHOD, released_scores
 from lark_engine.store.atomic import replacing
 from lark_engine.store.fingerprint import fingerprint, hash_file
 from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace, read_json
 
-_ABSENT = ("rsr", "entropy", "mean_rank", "num_response_tokens", "num_prompt_tokens")
+_ABSENT = ("entropy", "mean_rank", "num_response_tokens", "num_prompt_tokens")
 
 
 def import_scores(path: Path, workspace: Workspace, pool: Artifact) -> Artifact:
@@ -74,10 +75,10 @@ def _table(path: Path, scores: dict[str, Any]) -> pd.DataFrame:
             f"{path}: candidate {twice.iloc[0].candidate_id} of problem {twice.iloc[0].problem_id} is twice"
         )
     nll, brier = table["nll"].to_numpy(float), table["brier"].to_numpy(float)
-    where = layout(table["problem_id"])
-    table["rho"] = rho(nll, brier)
-    table["g_hat"] = where.gather(g_hat(where.spread(nll), where.spread(brier)))
-    table = table.assign(**dict.fromkeys(_ABSENT, np.nan), truncated=pd.array([None] * len(table), dtype="boolean"))
+    derived = derived_columns({"nll": nll, "brier": brier}, layout(table["problem_id"]))
+    table = table.assign(
+        **derived, **dict.fromkeys(_ABSENT, np.nan), truncated=pd.array([None] * len(table), dtype="boolean")
+    )
     lost = ~(np.isfinite(nll) & np.isfinite(brier))
     table["reason"] = pd.Series("not_finite", index=table.index, dtype="string").where(lost)
     return table

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,9 @@ from tqdm import tqdm
 from lark_engine.store.atomic import make_dir
 
 log = logging.getLogger(__name__)
+
+# Without a terminal, a log gets a line of progress this often.
+LINE_EVERY_S = 30.0
 
 
 class EventLog:
@@ -36,14 +40,19 @@ def _finite(value: Any) -> Any:
 
 
 class Progress:
-    """A progress bar in `unit`s; every update that is at least `every_s` after the last one is also an event."""
+    """Progress in `unit`s: a bar on a terminal, a line in the log every half minute without one, and events.
+
+    The rate is that since this process began, so that the time left is steady and right after a resume; bar, log line
+    and events say the same. Every update that is at least `every_s` after the last event is an event.
+    """
 
     def __init__(self, events: EventLog, total: int, unit: str, *, done: int = 0, every_s: float = 1.0):
         self.events, self.total, self.unit, self.done, self.every_s = events, total, unit, done, every_s
         self._start_done, self._start = done, time.monotonic()
-        self._last = 0.0
+        self._last_event = 0.0
+        self._last_line = self._start
         self._bar = tqdm(
-            total=total, initial=done, unit=unit, unit_scale=True, desc=events.stage, smoothing=0.1,
+            total=total, initial=done, unit=f" {unit}", unit_scale=True, desc=events.stage, smoothing=0,
             disable=not sys.stderr.isatty(),
         )  # fmt: skip
 
@@ -52,13 +61,21 @@ class Progress:
         self.done += count
         self._bar.update(count)
         now = time.monotonic()
-        if now - self._last >= self.every_s or self.done >= self.total:
-            self._last = now
-            rate = (self.done - self._start_done) / max(now - self._start, 1e-9)
-            eta_s = (self.total - self.done) / rate if rate > 0 and self.total >= self.done else None
-            self.events.write(
-                done=self.done, total=self.total, unit=self.unit, rate=round(rate, 3),
-                eta_s=None if eta_s is None else round(eta_s, 1), metrics=metrics,
+        if now - self._last_event < self.every_s and self.done < self.total:
+            return
+        self._last_event = now
+        rate = (self.done - self._start_done) / max(now - self._start, 1e-9)
+        eta_s = (self.total - self.done) / rate if rate > 0 and self.total >= self.done else None
+        self.events.write(
+            done=self.done, total=self.total, unit=self.unit, rate=round(rate, 3),
+            eta_s=None if eta_s is None else round(eta_s, 1), metrics=metrics,
+        )  # fmt: skip
+        if self._bar.disable and now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
+            left = "" if eta_s is None else f", {timedelta(seconds=round(eta_s))} left"
+            log.info(
+                "%s: %d of %d %ss (%.1f %%), %.1f a second%s", self.events.stage, self.done, self.total, self.unit,
+                100 * self.done / max(self.total, 1), rate, left,
             )  # fmt: skip
 
     def __enter__(self) -> Self:

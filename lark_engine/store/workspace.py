@@ -199,7 +199,7 @@ class Workspace:
             return
         folder = self.folder(plan)
         make_dir(folder)
-        with _lock(folder):
+        with lock(folder):
             if done := self.find(plan):
                 yield done
                 return
@@ -263,13 +263,14 @@ def _finish(plan: Plan, draft: Draft, wall_s: float) -> None:
 
 
 def _is_product(relative: Path) -> bool:
-    """Logs, resume state and the grades that live under generations may change after the artifact is finished."""
-    return relative.parts[0] not in {"grades", "resume", "logs"} and relative.suffix != ".log"
+    """Logs, resume state, grades under generations and token statistics may grow after the artifact is finished."""
+    return relative.parts[0] not in {"grades", "resume", "logs", "token_stats"} and relative.suffix != ".log"
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """An exclusive lock on a folder that the operating system frees when its holder dies."""
+def lock(folder: Path) -> Iterator[None]:
+    """An exclusive lock on a folder, made if need be, that the operating system frees when its holder dies."""
+    make_dir(folder)
     with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,14 +7,16 @@ import json
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lark_engine.chat import ChatRenderer
 from lark_engine.config import PoolConfig, ScoreConfig
 from lark_engine.models import load_tokenizer, resolve_student
 from lark_engine.pool.importer import import_pool
-from lark_engine.scoring.score import read_scores, score
-from lark_engine.scoring.student import Student
+from lark_engine.scoring.score import score
+from lark_engine.scoring.student import Responses, Student
+from lark_engine.scoring.table import read_scores
 from lark_engine.store.workspace import Artifact, Workspace
 
 pytestmark = pytest.mark.slow
@@ -65,10 +67,11 @@ def test_rsr_agrees_with_the_released_code_on_its_own_span(
         other = released[row["problem_id"], row["candidate_id"]]
         ids = tokens.ids[: tokens.num_prompt_tokens + other["resp_token_length"]]
         assert student_text(renderer, tokens.ids[len(ids) :]) == "<|im_end|>\n"
-        [stats] = student.score([(ids, tokens.num_prompt_tokens)])
-        assert stats["rsr"] == pytest.approx(other["rank_surprisal_ratio"], rel=1e-4)
-        assert stats["mean_rank"] == pytest.approx(other["avg_rank_clip"], rel=1e-4)
-        assert stats["nll"] == pytest.approx(other["avg_surprisal"], abs=2e-4)
+        prompt, response = np.split(np.array(ids, np.int32), [tokens.num_prompt_tokens])
+        stats, _ = student.score([Responses(prompt, (response,))])
+        assert float(stats.rank.sum() / stats.nll.sum()) == pytest.approx(other["rank_surprisal_ratio"], rel=1e-4)
+        assert float(stats.rank.mean()) == pytest.approx(other["avg_rank_clip"], rel=1e-4)
+        assert float(stats.nll.mean()) == pytest.approx(other["avg_surprisal"], abs=2e-4)
 
 
 def student_text(renderer: ChatRenderer, ids: list[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from lark_engine.config import PoolConfig, ScoreConfig
 from lark_engine.errors import DeviceError, StudentError
 from lark_engine.pool.importer import import_pool
-from lark_engine.scoring.planner import plan_batches
-from lark_engine.scoring.score import plan_score, read_scores, released_scores, score
+from lark_engine.scoring.score import plan_score, score
+from lark_engine.scoring.table import read_scores, released_scores
+from lark_engine.scoring.token_view import read_bins, read_tokens, score_tokens
 from lark_engine.store.workspace import Artifact, Workspace
 
 
@@ -85,7 +88,7 @@ def test_scores_equal_those_of_one_plain_forward_pass_each(
     assert table["g_hat"].groupby(table["problem_id"]).sum().tolist() == pytest.approx(
         (table.groupby("problem_id")["brier"].sum() / table.groupby("problem_id")["nll"].sum()).tolist()
     )
-    assert scores.manifest.counts == {"num_problems": 4, "num_trajectories": 12, "num_truncated": 0}
+    assert scores.manifest.counts == {"num_problems": 4, "num_trajectories": 12, "num_truncated": 0, "num_reused": 0}
     assert scores.manifest.tokens == sum(v["num_response_tokens"] + v["num_prompt_tokens"] for v in expected.values())
 
 
@@ -93,7 +96,7 @@ def test_batching_does_not_change_the_scores_nor_the_fingerprint(
     workspace: Workspace, pool: Artifact, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     one = ScoreConfig(student=str(tiny_model_dir), dtype="float32", batch_size=1)
-    many = ScoreConfig(student=str(tiny_model_dir), dtype="float32", batch_size=12)
+    many = ScoreConfig(student=str(tiny_model_dir), dtype="float32", batch_tokens=4000)
     assert plan_score(one, workspace, pool)[0].id == plan_score(many, workspace, pool)[0].id
     first = read_scores(score(one, workspace, pool))
     second = read_scores(score(many, Workspace(tmp_path / "other"), pool))
@@ -161,53 +164,182 @@ def test_an_incomplete_model_folder_is_refused_by_name_of_what_is_missing(
         score(ScoreConfig(student=str(copy)), workspace, pool)
 
 
-def test_batches_hold_rows_of_similar_length_within_both_limits() -> None:
-    lengths = np.array([10, 100, 12, 95, 11, 300])
-    assert plan_batches(range(6), lengths, batch_size=3, batch_tokens=200) == [[5], [1, 3], [2, 4, 0]]
-    assert plan_batches([0, 2], lengths, batch_size=1, batch_tokens=1) == [[2], [0]]
+def test_shuffling_the_pool_and_changing_the_budget_move_no_score_by_more_than_the_tolerance(
+    workspace: Workspace, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    lines = write_pool(tmp_path / "pool.jsonl", num_problems=6, num_candidates=5).read_text().splitlines()
+    shuffled = tmp_path / "shuffled.jsonl"
+    shuffled.write_text("\n".join(lines[i] for i in np.random.default_rng(1).permutation(len(lines))) + "\n")
+    tables = []
+    for number, (source, budget) in enumerate([(tmp_path / "pool.jsonl", 60), (shuffled, 150), (shuffled, 5000)]):
+        store = Workspace(tmp_path / f"workspace-{number}")
+        pool = import_pool(PoolConfig(source=str(source)), store)
+        config = ScoreConfig(student=str(tiny_model_dir), dtype="float32", batch_tokens=budget)
+        tables.append(read_scores(score(config, store, pool)).set_index(["problem_id", "candidate_id"]).sort_index())
+    numbers = ["nll", "brier", "brier_top_k", "g_hat", "rsr", "entropy", "mean_rank"]
+    for other in tables[1:]:
+        assert np.abs(tables[0][numbers] - other[numbers]).max().max() < 2e-4
+
+
+def test_a_new_teacher_in_a_scored_pool_costs_its_own_candidates_only(
+    workspace: Workspace, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    config = ScoreConfig(student=str(tiny_model_dir), dtype="float32")
+    small = import_pool(PoolConfig(source=str(write_pool(tmp_path / "a.jsonl", num_candidates=3))), workspace)
+    large = import_pool(PoolConfig(source=str(write_pool(tmp_path / "b.jsonl", num_candidates=4))), workspace)
+    first = score(config, workspace, small)
+    second = score(config, workspace, large)
+    assert (first.manifest.counts["num_reused"], second.manifest.counts["num_reused"]) == (0, 12)
+    assert second.manifest.metrics["reused"] == {first.id: 12}
+    table = read_scores(second)
+    new = table[table["candidate_id"] == 3]
+    prompts = new["num_prompt_tokens"] + new["num_response_tokens"]
+    assert second.manifest.metrics["computed_tokens"] == prompts.sum()
+    fresh = read_scores(score(config, Workspace(tmp_path / "other"), large))
+    numbers = ["nll", "brier", "brier_top_k", "g_hat", "rsr", "entropy"]
+    assert np.abs(table[numbers] - fresh[numbers]).max().max() < 2e-4  # g_hat too: made anew among four candidates
+    assert read_bins(second, 0).equals(read_bins(first, 0))
+
+
+def test_another_brier_of_the_same_student_computes_nothing(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path
+) -> None:
+    score(ScoreConfig(student=str(tiny_model_dir), dtype="float32"), workspace, pool)
+    released = score(ScoreConfig(student=str(tiny_model_dir), dtype="float32", brier="top_k"), workspace, pool)
+    assert released.manifest.metrics["computed_tokens"] == 0
+    table = read_scores(released)
+    assert table["brier"].tolist() == table["brier_top_k"].tolist()
+
+
+def test_scores_of_another_precision_are_not_taken_over(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path
+) -> None:
+    score(ScoreConfig(student=str(tiny_model_dir), dtype="float32"), workspace, pool)
+    other = score(ScoreConfig(student=str(tiny_model_dir), dtype="bfloat16"), workspace, pool)
+    assert other.manifest.counts["num_reused"] == 0
+
+
+def test_bins_of_64_tokens_are_kept_for_every_row(workspace: Workspace, pool: Artifact, tiny_model_dir: Path) -> None:
+    scores = score(ScoreConfig(student=str(tiny_model_dir), dtype="float32"), workspace, pool)
+    table = read_scores(scores)
+    for row, line in enumerate(table.to_dict("records")):
+        bins = read_bins(scores, row)
+        assert len(bins) == -(-line["num_response_tokens"] // 64)
+        sizes = np.minimum(64, line["num_response_tokens"] - 64 * np.arange(len(bins)))
+        assert bins["nll"] @ sizes / sizes.sum() == pytest.approx(line["nll"], rel=2e-3)
+    assert read_tokens(scores, 0) is None
+
+
+def test_tokens_of_given_candidates_are_computed_later_with_their_alternatives(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path
+) -> None:
+    scores = score(ScoreConfig(student=str(tiny_model_dir), dtype="float32"), workspace, pool)
+    before = scores.manifest
+    assert score_tokens(scores, workspace, [7, 2], alternatives=3) == 2
+    assert score_tokens(scores, workspace, [2, 7], alternatives=3) == 0
+    assert workspace.resolve("scores", scores.id).manifest == before
+    line = read_scores(scores).iloc[7]
+    tokens = read_tokens(scores, 7)
+    assert tokens is not None
+    assert len(tokens) == line["num_response_tokens"]
+    for name, column in (("nll", "nll"), ("brier", "brier"), ("rank", "mean_rank"), ("entropy", "entropy")):
+        assert tokens[name].mean() == pytest.approx(line[column], rel=2e-3)
+    assert np.allclose(-np.log(tokens["p_true"]), tokens["nll"], atol=5e-3)
+    assert [len(texts) for texts in tokens["top_text"]] == [3] * len(tokens)
+    assert all(np.diff(p).max() <= 0 for p in tokens["top_p"])
+    assert "".join(tokens["text"]) == "step 2 step 2 step 2 step 2 step 2 done<|im_end|>\n"
+    assert read_tokens(scores, 3) is None
+
+
+def test_all_tokens_can_be_kept_while_scoring_or_filled_in_afterwards(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    base = {"student": str(tiny_model_dir), "dtype": "float32"}
+    at_once = score(ScoreConfig(**base, token_stats="full"), workspace, pool)
+    other = Workspace(tmp_path / "other")
+    same = import_pool(PoolConfig(source=str(tmp_path / "pool.jsonl")), other)
+    score(ScoreConfig(**base), other, same)
+    afterwards = score(ScoreConfig(**base, token_stats="full"), other, same)
+    for row in range(12):
+        first, second = read_tokens(at_once, row), read_tokens(afterwards, row)
+        assert first is not None
+        assert second is not None
+        pd.testing.assert_frame_equal(first, second, atol=1e-3)
+        assert first["top_p"].tolist() == [[]] * len(first)
+
+
+def test_tokens_are_refused_when_the_student_has_changed(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "student"
+    shutil.copytree(tiny_model_dir, copy)
+    scores = score(ScoreConfig(student=str(copy), dtype="float32"), workspace, pool)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    with pytest.raises(StudentError, match=r"is not the one that made pool@student-\w+; score the pool again"):
+        score_tokens(scores, workspace, [0])
 
 
 SLOW_SCORER = """
 import sys, time
-from lark_engine.scoring import student
-plain = student.Student._score
-def slow(self, batch):
+from lark_engine.scoring import parts, student
+parts.FLUSH_S = 0.0
+plain = student.Student.score
+def slow(self, groups, **how):
     time.sleep(0.15)
-    return plain(self, batch)
-student.Student._score = slow
+    return plain(self, groups, **how)
+student.Student.score = slow
 from lark_engine.config import ScoreConfig
 from lark_engine.scoring.score import score
 from lark_engine.store.workspace import Workspace
 store = Workspace(sys.argv[1])
-config = ScoreConfig(student=sys.argv[2], dtype="float32", batch_size=1)
+config = ScoreConfig(student=sys.argv[2], dtype="float32", batch_tokens=int(sys.argv[3]))
 score(config, store, store.list("pools")[0])
 """
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("batch_tokens", [150, 400])
 def test_scoring_that_is_killed_twice_ends_with_the_rows_of_an_undisturbed_run(
-    workspace: Workspace, tiny_model_dir: Path, tmp_path: Path
+    workspace: Workspace, tiny_model_dir: Path, tmp_path: Path, batch_tokens: int
 ) -> None:
-    source = write_pool(tmp_path / "pool.jsonl", num_problems=8, num_candidates=4)
+    """Whole problems in a batch (400), and problems cut into parts (150): the same values to the last bit."""
+    source = write_pool(tmp_path / "pool.jsonl", num_problems=24, num_candidates=4)
     pool = import_pool(PoolConfig(source=str(source)), workspace)
-    config = ScoreConfig(student=str(tiny_model_dir), dtype="float32", batch_size=1)
-    rows = workspace.folder(plan_score(config, workspace, pool)[0]) / "parts" / "rows.jsonl"
+    config = ScoreConfig(student=str(tiny_model_dir), dtype="float32", batch_tokens=batch_tokens)
+    folder = workspace.folder(plan_score(config, workspace, pool)[0]) / "parts"
     seen = 0
     for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", SLOW_SCORER, str(workspace.root), str(tiny_model_dir)])
+        arguments = [str(workspace.root), str(tiny_model_dir), str(batch_tokens)]
+        process = subprocess.Popen([sys.executable, "-c", SLOW_SCORER, *arguments])
         deadline = time.monotonic() + 120
-        while not rows.exists() or rows.read_bytes().count(b"\n") < seen + 3:
+        while len(list(folder.glob("rows-*.parquet"))) < seen + 3:
             assert process.poll() is None, "the scorer ended before it could be killed"
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        kept = rows.read_bytes().count(b"\n")
-        assert kept >= seen + 3
-        seen = kept
-    with rows.open("ab") as file:
-        file.write(b'{"row": 999, "nll": 1.')  # as a kill in the middle of a write leaves it
+        seen = len(list(folder.glob("rows-*.parquet")))
+    (folder / ".rows-99999.parquet.1-ab.partial").write_bytes(b"PAR1")  # as a kill in the middle of a write leaves it
     resumed = score(config, workspace, pool)
     undisturbed = score(config, Workspace(tmp_path / "other"), pool)
-    pd.testing.assert_frame_equal(read_scores(resumed), read_scores(undisturbed), check_exact=True)
+    for name in ("scores.parquet", "token_bins.parquet"):
+        assert pq.read_table(resumed.path / name).equals(pq.read_table(undisturbed.path / name))
     assert not (resumed.path / "parts").exists()
+
+
+@pytest.mark.slow
+def test_a_second_process_on_the_same_run_is_told_who_holds_it(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SLOW_SCORER, str(workspace.root), str(tiny_model_dir), "60"])
+    config = ScoreConfig(student=str(tiny_model_dir), dtype="float32")
+    folder = workspace.folder(plan_score(config, workspace, pool)[0])
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("parts/rows-*.parquet")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    score(config, workspace, pool)
+    assert f"is being made by process {process.pid} on " in caplog.text
+    assert process.wait(60) == 0

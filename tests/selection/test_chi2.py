@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy import optimize
 
 from lark_engine.selection import chi2
 
@@ -23,7 +22,7 @@ def solve(energies: list[float], rule: str, **options: float) -> list[float]:
     ranked = chi2.rank(energy_NK)
     weights = getattr(chi2, f"{rule}_weights")(ranked, **options)
     result = np.zeros(energy_NK.shape[1])
-    result[ranked.order_NK[0]] = weights[0]
+    result[ranked.order_NK[0, : weights.shape[1]]] = weights[0]
     return result.tolist()
 
 
@@ -97,18 +96,42 @@ energies_NK = hnp.arrays(
     hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
     elements=st.one_of(st.floats(-1, 1), st.sampled_from([0.0, 0.5, NAN, 1e-9, -1e6, 1e6])),
 )
+one_problem = hnp.arrays(np.float64, st.integers(1, 9), elements=st.floats(-1, 1), unique=True)
+scales = st.sampled_from([1e-12, 1e-6, 1.0, 1e6, 1e12])
+
+
+def projection(scaled: np.ndarray) -> np.ndarray:
+    """The Euclidean projection on the simplex, its threshold found by bisection: no sorting, no closed form."""
+    low, high = scaled.max() - 1.0, scaled.max()
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.maximum(scaled - middle, 0).sum() > 1 else (low, middle)
+    return np.maximum(scaled - (low + high) / 2, 0)
+
+
+def kkt_residual(energies: np.ndarray, prob: np.ndarray, tau: float) -> float:
+    """How far the optimality conditions are from holding, in units of q: q_k = (e_k − ν)₊ / (τK) for one ν."""
+    slope = tau * len(energies)
+    relative = (energies - energies.max()) / slope
+    nu = (relative - prob)[prob > 0].mean()
+    return float(np.abs(prob - np.maximum(relative - nu, 0)).max())
 
 
 @settings(deadline=None, max_examples=200)
 @given(energies_NK, st.integers(1, 14))
 def test_weights_are_a_distribution_over_at_most_the_budget(matrix: np.ndarray, budget: int) -> None:
     ranked = chi2.rank(matrix)
-    weights = chi2.budget_weights(ranked, budget)
     valid_N = (~np.isnan(matrix)).any(axis=1)
-    assert (weights >= 0).all()
-    assert weights.sum(axis=1) == pytest.approx(valid_N.astype(float), abs=1e-9)
-    assert ((weights > 0).sum(axis=1) <= budget).all()
-    assert (np.diff(weights, axis=1) <= 1e-12).all()
+    for weights in (
+        chi2.budget_weights(ranked, budget),
+        chi2.sharpness_weights(ranked, budget, 0.3),
+        chi2.sharpness_weights(ranked, budget, 3.0),
+        chi2.temperature_weights(ranked, 0.01, budget),
+    ):
+        assert (weights >= 0).all()
+        assert weights.sum(axis=1) == pytest.approx(valid_N.astype(float), abs=1e-9)
+        assert ((weights > 0).sum(axis=1) <= budget).all()
+        assert (np.diff(weights, axis=1) <= 1e-12).all()
 
 
 @settings(deadline=None, max_examples=200)
@@ -119,22 +142,99 @@ def test_tau_never_falls_with_the_budget(matrix: np.ndarray) -> None:
     assert (tau_NK >= 0).all()
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    hnp.arrays(np.float64, st.integers(2, 9), elements=st.floats(-1, 1), unique=True),
-    st.floats(0.02, 2.0),
-)
-def test_the_closed_form_is_the_projection_on_the_simplex(energies: np.ndarray, tau: float) -> None:
-    """argmax ⟨q, e⟩ − (τ/2)(KΣq² − 1) is the projection of e/(τK); its threshold ν is found here by bisection."""
-    scaled = energies / (tau * len(energies))
-    nu = optimize.brentq(lambda nu: np.maximum(scaled - nu, 0).sum() - 1, scaled.min() - 1, scaled.max(), xtol=1e-14)
-    expected = np.maximum(scaled - nu, 0)
-    assert solve(energies.tolist(), "temperature", tau=tau) == pytest.approx(expected.tolist(), abs=1e-9)
+@settings(deadline=None, max_examples=200)
+@given(one_problem, st.floats(1e-3, 1e3), scales, st.sampled_from([0.0, -3.0, 1e3]))
+def test_the_closed_form_is_the_projection_on_the_simplex(
+    energies: np.ndarray, tau: float, scale: float, shift: float
+) -> None:
+    """argmax ⟨q, e⟩ − (τ/2)(KΣq² − 1) is the projection of e/(τK), whatever the unit and origin of energies."""
+    energies, tau = (energies + shift) * scale, tau * scale
+    weights = np.array(solve(energies.tolist(), "temperature", tau=tau))
+    assert weights == pytest.approx(projection((energies - energies.max()) / (tau * len(energies))), abs=1e-9)
+    assert kkt_residual(energies, weights, tau) <= 1e-9
+
+
+@settings(deadline=None, max_examples=200)
+@given(one_problem, st.integers(1, 9), st.floats(0.05, 20), scales)
+def test_a_sharpness_is_the_projection_restricted_to_the_top(
+    energies: np.ndarray, budget: int, sharpness: float, scale: float
+) -> None:
+    energies = np.sort(energies * scale)[::-1]
+    top = min(budget, len(energies))
+    tau_b = (energies[:top] - energies[min(top, len(energies) - 1)]).sum() / len(energies)
+    weights = np.array(solve(energies.tolist(), "sharpness", budget=budget, sharpness=sharpness))
+    if tau_b * len(energies) <= chi2.EQUAL * top:  # what the release calls equal
+        assert weights[:top] == pytest.approx(1 / top)
+        return
+    expected = projection((energies[:top] - energies[0]) / (sharpness * tau_b * len(energies)))
+    assert weights[:top] == pytest.approx(expected, abs=1e-9)
+    assert not weights[top:].any()
 
 
 @settings(deadline=None, max_examples=100)
-@given(hnp.arrays(np.float64, st.integers(1, 9), elements=st.floats(-1, 1), unique=True), st.integers(1, 9))
+@given(energies_NK, st.integers(1, 14))
+def test_sharpness_one_is_the_paper_rule(matrix: np.ndarray, budget: int) -> None:
+    ranked = chi2.rank(matrix)
+    expected = chi2.budget_weights(ranked, budget)
+    assert chi2.sharpness_weights(ranked, budget, 1.0) == pytest.approx(expected, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    hnp.arrays(np.float64, (3, 7), elements=st.floats(-1, 1).map(lambda e: round(e, 3)), unique=True), st.integers(1, 7)
+)
+def test_the_limits_of_sharpness_are_the_best_alone_and_uniform(matrix: np.ndarray, budget: int) -> None:
+    ranked = chi2.rank(matrix)
+    sharp = chi2.sharpness_weights(ranked, budget, 1e-6)
+    assert sharp[:, 0] == pytest.approx(1.0)
+    flat = chi2.sharpness_weights(ranked, budget, 1e9)
+    assert flat == pytest.approx(np.full(flat.shape, 1 / flat.shape[1]), abs=1e-6)
+
+
+@settings(deadline=None, max_examples=100)
+@given(one_problem, st.integers(1, 9))
 def test_the_order_of_candidates_does_not_matter(energies: np.ndarray, budget: int) -> None:
     order = np.random.default_rng(len(energies)).permutation(len(energies))
     weights = np.array(solve(energies.tolist(), "budget", budget=budget))
     assert solve(energies[order].tolist(), "budget", budget=budget) == pytest.approx(weights[order].tolist(), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=100)
+@given(energies_NK, st.data())
+def test_each_problem_may_have_its_own_budget(matrix: np.ndarray, data: st.DataObject) -> None:
+    ranked = chi2.rank(matrix)
+    budget_N = np.array(data.draw(st.lists(st.integers(1, 14), min_size=len(matrix), max_size=len(matrix))))
+    for weigh in (
+        chi2.budget_weights,
+        lambda ranked, budget: chi2.sharpness_weights(ranked, budget, 0.4),
+        lambda ranked, budget: chi2.temperature_weights(ranked, 0.05, budget),
+    ):
+        together = weigh(ranked, budget_N)
+        for row, budget in enumerate(budget_N.tolist()):
+            alone = weigh(chi2.rank(matrix[row : row + 1]), budget)[0]
+            assert together[row, : len(alone)] == pytest.approx(alone[: together.shape[1]], abs=1e-12)
+            assert not together[row, len(alone) :].any()
+
+
+@settings(deadline=None, max_examples=200)
+@given(energies_NK, st.sampled_from([0.05, 0.4, 1.0, 2.5, 20.0]))
+def test_the_sums_of_all_budgets_are_those_of_each_solution(matrix: np.ndarray, sharpness: float) -> None:
+    ranked = chi2.rank(matrix)
+    sums = chi2.all_budgets(ranked, sharpness)
+    for budget in range(1, matrix.shape[1] + 1):
+        weights = chi2.sharpness_weights(ranked, budget, sharpness)
+        if sharpness == 1.0:
+            weights = chi2.budget_weights(ranked, budget)
+        column, energy_NW = budget - 1, ranked.energy_NK[:, :budget]
+        assert sums.num_kept_NK[:, column].tolist() == (weights > 0).sum(axis=1).tolist()
+        assert sums.sum_squares_NK[:, column] == pytest.approx((weights**2).sum(axis=1), abs=1e-12)
+        span = np.maximum(np.abs(ranked.energy_NK).max(axis=1), 1.0)
+        assert sums.energy_NK[:, column] / span == pytest.approx((weights * energy_NW).sum(axis=1) / span, abs=1e-12)
+
+
+def test_margins_of_very_different_sizes_do_not_cancel() -> None:
+    """Two candidates 1e9 above two that differ by 1: what lies between the latter survives in τ_B and in Σq²."""
+    ranked = chi2.rank(np.array([[1e9, 1e9, 1.0, 0.0]]))
+    assert chi2.taus(ranked)[0].tolist() == [0.0, (2e9 - 2) / 4, (2e9 + 1) / 4, (2e9 + 1) / 4]
+    near = chi2.rank(np.array([[3e-6, 2e-6, 1e-6, 0.0]]) + 1.0)
+    assert chi2.all_budgets(near).sum_squares_NK[0, 1] == pytest.approx(5 / 9, rel=1e-9)

@@ -14,9 +14,8 @@ from lark_engine.config import PoolConfig, SelectConfig
 from lark_engine.errors import ConfigError, PoolError
 from lark_engine.pool.importer import import_pool
 from lark_engine.scoring.criteria import g_hat
-from lark_engine.selection.diagnostics import jaccard
 from lark_engine.selection.released import import_scores
-from lark_engine.selection.select import plan_select, read_selection, rule_name, select
+from lark_engine.selection.select import compare_selections, plan_select, read_selection, rule_name, select
 from lark_engine.store.workspace import Artifact, Workspace
 
 # problem → [(teacher, nll, brier, is_correct)]
@@ -212,6 +211,15 @@ def test_scores_of_another_pool_are_refused_by_name(workspace: Workspace, scores
         ({"B": 2, "budget": 2}, r"'budget' is given twice, under two names; give it once"),
         ({"mode": "temperature", "tau": float("inf")}, r"'tau' = inf"),
         ({"sharpnes": 2.0}, r"unknown key 'sharpnes'; did you mean 'sharpness'\?"),
+        ({"max_teacher_share": 0.0}, r"'max_teacher_share' = 0.0: input should be greater than 0"),
+        ({"max_teacher_share": 1.5}, r"'max_teacher_share' = 1.5: input should be less than or equal to 1"),
+        ({"max_train_tokens": 0}, r"'max_train_tokens' = 0: input should be greater than or equal to 1"),
+        ({"rule": "best_teacher", "max_teacher_share": 0.5}, r"max_teacher_share contradicts rule best_teacher"),
+        (
+            {"keep_zero_weight": True, "max_train_tokens": 9},
+            r"keep_zero_weight writes rows that the rule did not choose",
+        ),
+        ({"uniform_if_no_energy": True, "max_teacher_share": 0.5}, r"uniform_if_no_energy writes rows that the rule"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(values: dict[str, Any], message: str) -> None:
@@ -227,6 +235,7 @@ def test_options_that_mean_nothing_are_refused(values: dict[str, Any], message: 
         (SelectConfig(mode="temperature", tau=0.01), "chi2-tau0.01"),
         (SelectConfig(rule="top_b", energy="random", budget=5), "top_b-b5-random"),
         (SelectConfig(rule="all", energy="-nll"), "all-low_nll"),
+        (SelectConfig(max_teacher_share=0.4, max_train_tokens=20000), "chi2-b3-share0.4-20000tokens"),
     ],
 )
 def test_a_selection_is_named_after_its_rule(config: SelectConfig, name: str) -> None:
@@ -266,15 +275,54 @@ def test_candidates_without_a_score_and_problems_without_the_best_teacher_are_co
     assert best.manifest.drops == {"without_the_best_teacher": 2}
 
 
+def test_a_teachers_share_reaches_the_file_and_the_manifest(
+    workspace: Workspace, scores: Artifact, pool: Artifact
+) -> None:
+    """By nll, c wins problem 0 and alone has problem 2, a alone has problem 1: c holds two of three.
+
+    Problem 0 goes to a, by 0.3; a is over now, and its better candidate gives way there, by 0.2. Nothing is left to
+    move up, so the later of its two problems is dropped.
+    """
+    config = SelectConfig(energy="+nll", rule="top_b", budget=1, exclude_teachers=("b",), max_teacher_share=0.5)
+    selection = select(config, workspace, scores, pool)
+    assert weights(selection) == {(0, 0): 1.0, (2, 0): 1.0}
+    assert selection.manifest.counts["num_over_teacher_share"] == 3
+    assert selection.manifest.drops == {"excluded_teacher": 3, "no_valid_candidate": 1, "teacher_quota": 1}
+
+
+def test_constraints_that_are_not_set_leave_the_identity_alone(scores: Artifact, pool: Artifact) -> None:
+    assert "max_teacher_share" not in SelectConfig().identity()
+    assert "max_train_tokens" not in SelectConfig().identity()
+    plain, whole, half = (
+        plan_select(config, scores, pool).fingerprint
+        for config in (SelectConfig(), SelectConfig(max_teacher_share=1.0), SelectConfig(max_teacher_share=0.5))
+    )
+    assert plain == whole != half
+
+
+def test_two_saved_selections_are_compared(workspace: Workspace, scores: Artifact, pool: Artifact) -> None:
+    first = select(SelectConfig(rule="top_b", budget=2), workspace, scores, pool)
+    second = select(SelectConfig(rule="top_b", budget=1), workspace, scores, pool)
+    result = compare_selections(first, second)
+    assert (result["num_both"], result["num_only_a"], result["num_only_b"]) == (3, 2, 0)
+    assert result["overlap"] == pytest.approx(3 / 5)
+    assert result["weight_change"]["mean"] == pytest.approx((0.5 + 0.5 + 0.0) / 3)
+    assert result["tokens"] is None  # a released score file holds no token counts
+    json.dumps(result, allow_nan=False)
+
+
+def test_selections_of_different_pools_are_not_compared(workspace: Workspace, scores: Artifact, pool: Artifact) -> None:
+    first = select(SelectConfig(), workspace, scores, pool)
+    other = first.manifest.inputs["pool"].model_copy(update={"id": "other-1", "fingerprint": "1"})
+    manifest = first.manifest.model_copy(update={"inputs": {**first.manifest.inputs, "pool": other}})
+    with pytest.raises(PoolError, match=r"selects from pool toy-.* from other-1; compare selections of one pool"):
+        compare_selections(first, Artifact(first.path, manifest))
+
+
 def test_a_selection_without_a_budget_claims_none(workspace: Workspace, scores: Artifact, pool: Artifact) -> None:
     selection = select(SelectConfig(mode="temperature", tau=0.01), workspace, scores, pool)
     assert {row["meta"]["B"] for row in lines(selection)} == {None}
     assert "budget" not in selection.manifest.config
-
-
-def test_the_overlap_of_two_selections() -> None:
-    assert jaccard({("0", 1), ("0", 2)}, {("0", 2), ("1", 0)}) == pytest.approx(1 / 3)
-    assert jaccard(set(), set()) == 1.0
 
 
 def test_a_damaged_released_file_is_refused_with_its_place(

@@ -1,0 +1,172 @@
+"""Statistics of every response token: computed for given candidates, kept beside their scores, read by the page."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lark_engine.chat import ChatRenderer
+from lark_engine.config import Device
+from lark_engine.errors import StudentError
+from lark_engine.models import load_tokenizer, resolve_device, resolve_student
+from lark_engine.pool.dataset import PoolData
+from lark_engine.scoring.executors import Work, run_here
+from lark_engine.scoring.parts import BINS, Parts
+from lark_engine.scoring.planner import BATCH_TOKENS, plan_batches
+from lark_engine.scoring.summaries import TOKEN_COLUMNS, TOKEN_STATISTICS
+from lark_engine.scoring.table import read_scores
+from lark_engine.scoring.token_text import TokenText
+from lark_engine.scoring.tokenized import tokenize
+from lark_engine.store.events import EventLog, Progress
+from lark_engine.store.workspace import Artifact, Workspace, lock
+
+log = logging.getLogger(__name__)
+
+TOKEN_STATS_DIR = "token_stats"
+# Parts with the alternatives to every token, and parts of a run that kept all tokens, without alternatives.
+_VIEW, _PLAIN = "view", "plain"
+
+
+def score_tokens(
+    scores: Artifact, workspace: Workspace, rows: Iterable[int], *, alternatives: int = 5, device: Device = "auto",
+    batch_tokens: int | None = None,
+) -> int:  # fmt: skip
+    """Compute and keep the token statistics of some rows of a score table; returns how many were not there yet.
+
+    `alternatives`: the most probable tokens to keep for every token, 0 for none. Errors: `StudentError` when the
+    student has changed since it scored, or its template renders other tokens than those that were scored.
+    """
+    table = read_scores(scores)
+    with lock(_folder(scores)):
+        parts = Parts(_folder(scores), _VIEW if alternatives else _PLAIN)
+        known = parts.known if alternatives else parts.known | Parts(_folder(scores), _VIEW).known
+        missing = sorted(set(map(int, rows)) - known)
+        if missing:
+            with tempfile.TemporaryDirectory(dir=_folder(scores), prefix=".tokens-") as folder:
+                _compute(scores, workspace, table, missing, parts, Path(folder), alternatives, device, batch_tokens)
+    return len(missing)
+
+
+def _compute(
+    scores: Artifact, workspace: Workspace, table: pd.DataFrame, missing: list[int], parts: Parts, folder: Path,
+    alternatives: int, device: Device, batch_tokens: int | None,
+) -> None:  # fmt: skip
+    manifest = scores.manifest
+    model = resolve_student(str(manifest.config["student"]), workspace)
+    if model.content != manifest.identity.get("student"):
+        raise StudentError(f"the student in {model.path} is not the one that made {scores.id}; score the pool again")
+    config = manifest.config
+    tokenizer = load_tokenizer(model, trust_remote_code=config["trust_remote_code"])
+    if config["chat_template"] is not None:
+        tokenizer.chat_template = config["chat_template"]
+    renderer = ChatRenderer(tokenizer, render=config["render"], name=model.name)
+    data = PoolData(workspace.resolve("pools", manifest.inputs["pool"].id))
+    events = _folder(scores) / "events.jsonl"
+    with Progress(EventLog(events, "tokenize"), len(missing), "trajectory") as progress:
+        trajectories = data.trajectories(_pool_rows(data, table, missing))
+        tokens = tokenize(trajectories, renderer, config["max_length"], folder, progress)
+    if (tokens.tokens_hash != table["tokens_hash"].to_numpy()[missing]).any():
+        raise StudentError(
+            f"student {model.name} renders other tokens today than those that {scores.id} scored (a template that "
+            "prints the date does that); score the pool again"
+        )
+    where = resolve_device(device)
+    batches = plan_batches(
+        np.arange(len(missing)), tokens.prompt_hash, tokens.num_prompt_tokens, tokens.num_response_tokens,
+        batch_tokens=batch_tokens or BATCH_TOKENS[where],
+    )  # fmt: skip
+    work = Work(
+        model=model, dtype=config["dtype"], device=where, top_k=config["top_k"],
+        trust_remote_code=config["trust_remote_code"], tokens_dir=folder, keep_tokens=True,
+        num_alternatives=alternatives,
+    )  # fmt: skip
+    total = sum(batch.num_tokens for batch in batches)
+    with Progress(EventLog(events, "score tokens"), total, "token") as progress, parts:
+        for batch, result in zip(batches, run_here(work, batches), strict=True):
+            rows = [missing[row] for row in batch.rows]
+            parts.add(_with_text(result, rows, table, TokenText(tokenizer)))
+            progress.update(batch.num_tokens, trajectories=len(parts.known))
+
+
+def _pool_rows(data: PoolData, table: pd.DataFrame, rows: list[int]) -> list[int]:
+    """Where the rows of a score table are in their pool; the table keeps the pool's order."""
+    keys = ["problem_id", "candidate_id"]
+    index = data.index()[keys].reset_index(names="pool_row")
+    return [int(row) for row in table.iloc[rows][keys].merge(index, on=keys, how="left")["pool_row"]]
+
+
+def keep_tokens(folder: Path, parts: Parts, table: pd.DataFrame, rows: pa.Table, tokenizer: Any) -> None:
+    """Move the token statistics of a run that kept them from its parts to where they stay, one part at a time."""
+    target = Parts(folder / TOKEN_STATS_DIR, _PLAIN)
+    text = TokenText(tokenizer)
+    place = {row: number for number, row in enumerate(rows["row"].to_pylist())}
+    for part in parts.tables(columns=["row", *TOKEN_COLUMNS]):
+        target.add(_with_text(part, [place[row] for row in part["row"].to_pylist()], table, text))
+        target.flush()
+
+
+def _with_text(part: pa.Table, rows: list[int], table: pd.DataFrame, text: TokenText) -> pa.Table:
+    """Token columns under rows of the score table, with ids of the candidates and the text of every token."""
+    ids = table.iloc[rows]
+    columns: dict[str, Any] = {
+        "row": pa.array(rows, pa.int64()),
+        "problem_id": pa.array(ids["problem_id"]),
+        "candidate_id": pa.array(ids["candidate_id"]),
+        **{name: part[name] for name in TOKEN_COLUMNS},
+        "text": pa.array([text.pieces(tokens) for tokens in part["token_id"].to_pylist()], pa.list_(pa.string())),
+        "top_text": pa.array(
+            [[text.piece(token) for token in tokens] for tokens in part["top_id"].to_pylist()], pa.list_(pa.string())
+        ),
+    }
+    return pa.table(columns)
+
+
+def read_tokens(scores: Artifact, row: int) -> pd.DataFrame | None:
+    """Every response token of one row of the score table, or None when they were not computed yet.
+
+    Columns: token_id, text, nll, brier, rank, entropy, p_true, top_text and top_p (lists of the same length, the most
+    probable first; empty where no alternatives were kept).
+    """
+    for stem in (_VIEW, _PLAIN):
+        for path in sorted(_folder(scores).glob(f"{stem}-*.parquet")):
+            found = pq.read_table(path, filters=[("row", "=", row)]).to_pylist()
+            if found:
+                return _token_frame(found[0])
+    return None
+
+
+def _token_frame(line: dict[str, Any]) -> pd.DataFrame:
+    num_tokens = len(line["token_id"])
+    frame = pd.DataFrame({"token_id": line["token_id"], "text": line["text"]})
+    for name in TOKEN_STATISTICS:
+        frame[name] = np.asarray(line[f"{name}_tokens"], dtype=np.float64)
+    size = len(line["top_id"]) // num_tokens
+    for name in ("top_text", "top_p"):
+        frame[name] = [
+            line[name][start : start + size] for start in range(0, num_tokens * size or num_tokens, size or 1)
+        ]
+    return frame
+
+
+def read_bins(scores: Artifact, row: int) -> pd.DataFrame:
+    """Means over the bins of 64 response tokens of one row of the score table, a column for each token statistic."""
+    with pq.ParquetFile(scores.path / BINS) as file:
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            if row < size:
+                [line] = file.read_row_group(group).slice(row, 1).to_pylist()
+                return pd.DataFrame({n: np.asarray(line[f"{n}_bins"], np.float64) for n in TOKEN_STATISTICS})
+            row -= size
+    raise IndexError(f"{scores.id} has no row {row}")
+
+
+def _folder(scores: Artifact) -> Path:
+    return scores.path / TOKEN_STATS_DIR
