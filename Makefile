@@ -41,6 +41,8 @@ fix: $(STAMP) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## measured claims: memory of a large import, deviation from the golden numbers
+bench: $(STAMP) ## measured claims: memory of a large import, golden numbers, scoring and selection speed (half an hour)
 	$(BIN)/python benchmarks/pool_import.py
 	$(BIN)/python benchmarks/golden.py
+	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/scoring.py

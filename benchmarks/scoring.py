@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -244,7 +245,9 @@ def memory(model: ModelRef) -> bool:
 
     def peak(scorer: str, num_tokens: int) -> float:
         command = [sys.executable, "-c", _CHILD, str(model.path), scorer, str(num_tokens)]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=root).stdout
+        # Tensors go back to the system as soon as they are freed: the peak is what was alive at once.
+        env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=root, env=env).stdout
         return float(output.strip().splitlines()[-1])
 
     lengths = (2000, 4000, 8000)
