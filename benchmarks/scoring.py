@@ -207,7 +207,7 @@ def peak_in_child(model_path: str, scorer: str, num_tokens: str) -> None:
     count = int(num_tokens)
     model = ModelRef(name="student", path=Path(model_path), content="")
     ids = np.random.default_rng(0).integers(0, 49000, count).astype(np.int32)
-    small, large = (Trajectories([ids[:n]], np.array([50])) for n in (60, count))
+    short, medium, long = (Trajectories([ids[:n]], np.array([50])) for n in (60, 1200, count))
     with torch.inference_mode():
         if scorer == "oracle":
             plain = load_model(model, dtype="float32", device="cpu")
@@ -218,20 +218,20 @@ def peak_in_child(model_path: str, scorer: str, num_tokens: str) -> None:
         else:
             decoder = load_model(model, dtype="float32", device="cpu").get_decoder()
             run = lambda trajectories: one_layer(decoder, len(trajectories.ids[0]))  # noqa: E731
-        run(small)
-        # Forget the peak of loading; the weights are in memory now.
-        Path("/proc/self/clear_refs").write_text("5")
+        run(short)  # libraries and weights are in memory now
         before = _status("VmRSS")
-        run(large)
+        run(medium)  # and what stays between trajectories: it counts, whichever length is measured
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        run(long)
         print(_status("VmHWM") - before)
 
 
 def one_layer(decoder: Any, num_tokens: int) -> None:
     """The activations of one layer: the rest of the memory should not depend on the length."""
-    hidden = torch.randn(1, num_tokens, decoder.config.hidden_size)
+    embedded = torch.randn(1, num_tokens, decoder.config.hidden_size)  # models of transformers hold it to their end
     positions = torch.arange(num_tokens)[None]
-    embeddings = decoder.rotary_emb(hidden, position_ids=positions)
-    decoder.layers[0](hidden, position_embeddings=embeddings, attention_mask=None)
+    rotary = decoder.rotary_emb(embedded, position_ids=positions)
+    decoder.layers[0](embedded.clone(), position_embeddings=rotary, attention_mask=None)
 
 
 def _status(field: str) -> float:

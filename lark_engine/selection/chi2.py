@@ -120,7 +120,7 @@ def budget_weights(ranked: RankedEnergies, budget: int | Ints, *, released_margi
     if released_margin:
         threshold_N = threshold_N - np.where(budget_N >= ranked.num_valid_N, RELEASED_MARGIN, 0.0)
     margin_NW = np.where(_first(top_N, energy_NW), energy_NW - threshold_N[:, None], 0.0)
-    sum_N = margin_NW.sum(axis=1)
+    sum_N = np.einsum("nk->n", margin_NW)
     equal_N = sum_N <= EQUAL * top_N
     margin_NW /= np.where(equal_N, 1.0, sum_N)[:, None]
     return _uniform_where(equal_N, ranked, top_N, margin_NW)

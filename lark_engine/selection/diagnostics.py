@@ -28,14 +28,15 @@ def diagnose(solution: Solution) -> dict[str, Any]:
     # A problem without a valid energy that is made uniform, as released, has no valid candidate but keeps some.
     num_candidates_N = np.maximum(frame.ranked.num_valid_N, solution.num_kept_N)[solved_N]
     counts = np.bincount(solution.num_kept_N[solved_N])
+    ess_summary, chi2_summary = _summaries(np.stack([ess_N, num_candidates_N / ess_N - 1.0]))
     return {
         "num_problems": int(solved_N.sum()),
         "num_trajectories": len(kept.prob),
         "response_tokens": kept.response_tokens,
         "prompt_tokens": kept.prompt_tokens,
         "kept_per_problem": {str(n): int(counts[n]) for n in np.flatnonzero(counts)},
-        "ess": _summary(ess_N),
-        "chi2": _summary(num_candidates_N / ess_N - 1.0),
+        "ess": ess_summary,
+        "chi2": chi2_summary,
         "utility": _utility(solution),
         "teachers": _teacher_shares(solution),
     }
@@ -65,8 +66,12 @@ def _teacher_shares(solution: Solution) -> dict[str, dict[str, float]]:
     }
 
 
-def _summary(values: Floats) -> dict[str, float | None]:
-    if not len(values):
-        return {"mean": None, "p10": None, "p90": None}
-    p10, p90 = np.quantile(values, [0.1, 0.9])
-    return {"mean": float(values.mean()), "p10": float(p10), "p90": float(p90)}
+def _summaries(values: Floats) -> list[dict[str, float | None]]:
+    """Mean and 10th and 90th percentile of each row; None where there are no values."""
+    if not values.shape[1]:
+        return [{"mean": None, "p10": None, "p90": None} for _ in values]
+    p10, p90 = np.quantile(values, [0.1, 0.9], axis=1)
+    return [
+        {"mean": float(mean), "p10": float(low), "p90": float(high)}
+        for mean, low, high in zip(values.mean(axis=1), p10, p90, strict=True)
+    ]

@@ -51,7 +51,8 @@ class Kept:
             self.num_response_tokens if self.response_tokens is not None else np.nan_to_num(self.num_response_tokens)
         )
         weights = {"count": None, "q": self.prob, "q_tokens": self.prob * known}
-        sums = {name: np.bincount(self.teacher, part, minlength=len(self.teachers)) for name, part in weights.items()}
+        teacher = self.teacher.astype(np.intp)  # once; bincount would do it each time
+        sums = {name: np.bincount(teacher, part, minlength=len(self.teachers)) for name, part in weights.items()}
         return {name: sum_T / (sum_T.sum() or 1.0) for name, sum_T in sums.items()}
 
     @cached_property
