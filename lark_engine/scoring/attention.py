@@ -22,6 +22,8 @@ from transformers import AttentionInterface
 NAME = "lark_shared_prompt"
 # Sliding-window layers mask this many queries at a time, so that no mask grows with the square of a trajectory.
 _WINDOW_QUERIES = 1024
+# What some layers of transformers hand to their attention that changes its result: soft caps, sinks, biases.
+_MORE_THAN_CAUSAL = ("softcap", "s_aux", "sinks", "position_bias", "relative_bias", "attention_bias", "block_mask")
 
 
 @dataclass
@@ -53,17 +55,25 @@ class Tree:
 
 def shared_prompt_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, sliding_window: int | None = None, *, trees: tuple[Tree, ...], **_: Any,
+    scaling: float | None = None, sliding_window: int | None = None, *, trees: tuple[Tree, ...],
+    windows: dict[int, int | None] | None = None, **more: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Attention of one layer. `query` [1, H, S, D], `key` and `value` [1, H_kv, S, D] → [1, S, H, D].
+    """Attention of one layer. `query` [1, H, S, D], `key` [1, H_kv, S, D], `value` [1, H_kv, S, E] → [1, S, H, E].
 
-    `trees` cover the row of S tokens. Called by the model's layers through transformers' attention interface.
+    `trees` cover the row of S tokens. `windows` is told the sliding window of every layer. Called by the model's
+    layers through transformers' attention interface. Errors: `NotImplementedError` when a layer asks for more than
+    causal attention.
     """
-    assert attention_mask is None, "transformers makes no mask for an attention that it does not know"
+    if attention_mask is not None:  # transformers makes none for an attention that it does not know
+        raise NotImplementedError("the model makes its own attention mask")
+    if unknown := [name for name in _MORE_THAN_CAUSAL if more.get(name) is not None]:
+        raise NotImplementedError(f"its attention takes {', '.join(unknown)}")
+    if windows is not None:
+        windows[module.layer_idx] = sliding_window
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
         return _varlen(module, query, key, value, scaling, sliding_window, trees), None
     groups = query.shape[1] // key.shape[1]
-    output = torch.empty_like(query)
+    output = query.new_empty((*query.shape[:-1], value.shape[-1]))
     for tree in trees:
         prompt_key, prompt_value = (_repeat(heads, groups) for heads in _prompt(module, key, value, tree))
         if tree.prompt_end > tree.start:
@@ -99,7 +109,8 @@ def _branches(
 ) -> None:  # fmt: skip
     """Attention of the responses to one prompt, [1, H, Σ lengths, D], into `output`."""
     responses = zip(*(torch.split(x, lengths, dim=2) for x in (output, query, key, value)), strict=True)
-    if query.device.type != "cpu" or (window is not None and prompt_key.shape[2] + max(lengths) > window):
+    windowed = window is not None and prompt_key.shape[2] + max(lengths) > window
+    if query.device.type != "cpu" or windowed or query.shape[3] != value.shape[3]:
         for out, q, k, v in responses:
             all_key, all_value = torch.cat([prompt_key, k], dim=2), torch.cat([prompt_value, v], dim=2)
             out.copy_(_causal(q, all_key, all_value, scaling, window))

@@ -76,7 +76,7 @@ class Student:
         fitting = CHUNK_BYTES[device] // (vocabulary * self._head.weight.element_size())
         self._chunk = max(16, min(CHUNK_TOKENS, fitting))
         self._logits = torch.empty((self._chunk, vocabulary), dtype=self._head.weight.dtype, device=device)
-        self._most_tokens: float = float("inf")
+        self._too_many_tokens: float = float("inf")
         self._kept: tuple[bytes, PromptCache, Tensor] | None = None
         self.shares_prompts = False
         self._check()
@@ -86,12 +86,16 @@ class Student:
         """Token statistics of every response of every group, in the order given.
 
         `prompt_apart`: the prompt of the one group is computed on its own and kept for the next call with the same
-        prompt. A batch that does not fit the device is halved until it does, and so are larger ones from then on.
+        prompt. A batch that does not fit the device is halved until it does, and so are all as large ones from then
+        on: how a batch is cut depends on whether it fits, not on what came before it, so that a resumed run cuts it
+        in the same places.
         Errors: `DeviceError` when a single trajectory does not fit.
         """
         size = sum(group.num_tokens for group in groups)
         splittable = len(groups) > 1 or len(groups[0].responses) > 1
-        if size <= self._most_tokens or not splittable:
+        if size < self._too_many_tokens or not splittable:
+            if not prompt_apart:
+                self._kept = None
             try:
                 return self._forward(groups, prompt_apart, num_alternatives)
             except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -103,7 +107,7 @@ class Student:
                     ) from error
             # After the except block, whose traceback holds the tensors that are to be freed.
             self._kept = None
-            self._most_tokens = size // 2
+            self._too_many_tokens = size
             log.warning("%s is out of memory at %d tokens; going on with %d a pass", self.device, size, size // 2)
             if self.device == "cuda":
                 torch.cuda.empty_cache()
@@ -123,8 +127,8 @@ class Student:
             stats = concatenate([self._stats(hidden, self._ids(ids), num_alternatives) for hidden, ids in alone])
         return Scored(TokenStats(*(values.cpu() for values in stats)), lengths)
 
-    def _hidden_of_groups(self, groups: Sequence[Responses]) -> Hidden:
-        """What predicts the response tokens: one packed row, each prompt in it once."""
+    def _hidden_of_groups(self, groups: Sequence[Responses], **told: Any) -> Hidden:
+        """What predicts the response tokens: one packed row, each prompt in it once. `told`: to the attention."""
         ids: list[Ids] = []
         positions: list[NDArray[np.int64]] = []
         trees: list[Tree] = []
@@ -143,7 +147,7 @@ class Student:
                 end += len(response)
                 ends.append(end)
             trees.append(Tree(start, prompt_end, tuple(ends)) if len(ends) > 1 else Tree(start, end, ()))
-        return Hidden(self._decode(ids, positions, trees), self._index(predictors))
+        return Hidden(self._decode(ids, positions, trees, **told), self._index(predictors))
 
     def _hidden_of_group_apart(self, group: Responses) -> Hidden:
         """The same for one group whose prompt is computed on its own, unless the last call has left it."""
@@ -168,11 +172,11 @@ class Student:
         hidden: Tensor = self._decoder(input_ids=ids[None], use_cache=False).last_hidden_state[0]
         return Hidden(hidden, torch.arange(len(prompt) - 1, len(hidden) - 1, device=self.device))
 
-    def _decode(self, ids: list[Ids], positions: list[NDArray[np.int64]], trees: list[Tree]) -> Tensor:
+    def _decode(self, ids: list[Ids], positions: list[NDArray[np.int64]], trees: list[Tree], **told: Any) -> Tensor:
         """Last hidden states [S, H] of one packed row."""
         ids_1S, positions_1S = (self._ids(np.concatenate(values))[None] for values in (ids, positions))
         hidden: Tensor = self._decoder(
-            input_ids=ids_1S, position_ids=positions_1S, use_cache=False, trees=tuple(trees)
+            input_ids=ids_1S, position_ids=positions_1S, use_cache=False, trees=tuple(trees), **told
         ).last_hidden_state[0]
         return hidden
 
@@ -213,7 +217,7 @@ class Student:
 
     @torch.inference_mode()
     def _check(self) -> None:
-        """Compare with the model's own logits on a few tokens: nothing that scoring does not know may pass unseen.
+        """Compare with the model's own logits on a few tokens, and the windows of its layers with its config.
 
         Decides `shares_prompts`. Errors: `StudentError` when even trajectories that go alone have other logits.
         """
@@ -228,25 +232,41 @@ class Student:
                 f"student {self.name}: its logits are made in a way that scoring does not know "
                 f"(architecture {type(self._model).__name__}); please report it with the model's config.json"
             )
-        if reason := _why_alone(self._model.config):
-            log.warning("student %s has %s: its candidates are scored one by one", self.name, reason)
-            return
+        reason = _why_alone(self._model.config)
         before = self._model.config._attn_implementation
-        try:
-            self._model.set_attn_implementation(attention.NAME)
-            together = self._hidden_of_groups([group, group])
-            self.shares_prompts = self._agrees(together, torch.cat([own, own])) and self._agrees(
-                self._hidden_of_group_apart(group), own
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # of an architecture with other conventions
-            log.debug("student %s does not take shared prompts: %s", self.name, error)
+        if not reason:
+            reason = self._why_not_together(group, own)
         self._kept = None
-        if not self.shares_prompts:
+        self.shares_prompts = not reason
+        if reason:
             self._model.set_attn_implementation(before)
             log.warning(
-                "student %s (architecture %s) does not allow shared prompts: its candidates are scored one by one",
-                self.name, type(self._model).__name__,
-            )  # fmt: skip
+                "student %s (%s) %s: its candidates are scored one by one",
+                self.name,
+                type(self._model).__name__,
+                reason,
+            )
+
+    def _why_not_together(self, group: Responses, own: Tensor) -> str | None:
+        """Turns shared prompts on and tries them; None when the logits are `own`, those of the model itself."""
+        windows: dict[int, int | None] = {}
+        try:
+            self._model.set_attn_implementation(attention.NAME)
+            together = self._hidden_of_groups([group, group], windows=windows)
+            agrees = self._agrees(together, torch.cat([own, own])) and self._agrees(
+                self._hidden_of_group_apart(group), own
+            )
+            expected = _windows(self._model.config)
+        except Exception as error:  # of any kind: architectures have conventions of their own
+            if _is_out_of_memory(error):
+                raise
+            log.debug("student %s does not take shared prompts", self.name, exc_info=True)
+            return f"does not allow shared prompts ({error})"
+        if windows != expected:
+            # A few tokens cannot tell: a window that only the model's own mask knows would be lost.
+            log.debug("windows of the layers %s, expected %s", windows, expected)
+            return "makes its sliding windows in a way that shared prompts do not know"
+        return None if agrees else "does not allow shared prompts"
 
     def _own_logits(self, prompt: Ids, response: Ids) -> Tensor:
         ids = self._ids(np.concatenate([prompt, response]))
@@ -278,8 +298,16 @@ def _why_alone(config: Any) -> str | None:
     """What in a model's config rules shared prompts out, None if nothing does."""
     text = config.get_text_config()
     if unknown := set(getattr(text, "layer_types", None) or ()) - _SHARED_LAYERS:
-        return f"layers of kind {', '.join(sorted(map(str, unknown)))}"
+        return f"has layers of kind {', '.join(sorted(map(str, unknown)))}"
     rope = str(getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or "")
     if found := [kind for kind in _ROPE_OF_THE_LONGEST if f"'{kind}'" in rope]:
-        return f"positions of kind {found[0]}"
+        return f"has positions of kind {found[0]}"
     return None
+
+
+def _windows(config: Any) -> dict[int, int | None]:
+    """The sliding window of every layer as the config says it, None for a layer that sees everything."""
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None) or None
+    kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * text.num_hidden_layers
+    return {layer: window if kind == "sliding_attention" else None for layer, kind in enumerate(kinds)}

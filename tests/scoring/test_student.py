@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from lark_engine.errors import DeviceError
 from lark_engine.models import ModelRef
 from lark_engine.scoring import attention
 from lark_engine.scoring.student import Responses, Scored, Student
@@ -127,6 +128,77 @@ def test_an_attention_with_sinks_is_found_out_and_scored_one_by_one(tmp_path: Pa
     student = Student(ref(path), dtype="float32", device="cpu", top_k=5)
     assert not student.shares_prompts
     assert torch.allclose(student.score(GROUPS).stats.nll, plain_nll(path, GROUPS), atol=2e-5)
+
+
+def test_values_may_be_narrower_than_keys(tmp_path: Path) -> None:
+    from transformers import DeepseekV3Config
+
+    sizes = {name: value for name, value in SMALL.items() if name not in ("head_dim", "num_key_value_heads")}
+    config = DeepseekV3Config(
+        **sizes, num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=16,
+        v_head_dim=12, first_k_dense_replace=2,
+    )  # fmt: skip
+    path = save_model(tmp_path / "deepseek", config)
+    student = Student(ref(path), dtype="float32", device="cpu", top_k=5)
+    assert student.shares_prompts
+    assert torch.allclose(student.score(GROUPS).stats.nll, plain_nll(path, GROUPS), atol=2e-5)
+
+
+def test_a_window_that_only_the_models_own_mask_knows_is_not_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The few tokens of the check lie within the window: what the layers are told gives it away."""
+    from transformers import PhimoeConfig
+
+    config = PhimoeConfig(**SMALL, sliding_window=40, num_local_experts=2, num_experts_per_tok=1)
+    path = save_model(tmp_path / "phimoe", config)
+    student = Student(ref(path), dtype="float32", device="cpu", top_k=5)
+    assert not student.shares_prompts
+    assert "makes its sliding windows in a way that shared prompts do not know: its candidates are" in caplog.text
+    assert torch.allclose(student.score(GROUPS).stats.nll, plain_nll(path, GROUPS), atol=2e-5)
+
+
+def test_an_attention_with_a_soft_cap_is_scored_one_by_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from transformers import Gemma2Config
+
+    path = save_model(tmp_path / "gemma2", Gemma2Config(**SMALL, attn_logit_softcapping=50.0, query_pre_attn_scalar=16))
+    student = Student(ref(path), dtype="float32", device="cpu", top_k=5)
+    assert not student.shares_prompts
+    assert "does not allow shared prompts (its attention takes softcap)" in caplog.text
+    assert torch.allclose(student.score(GROUPS).stats.nll, plain_nll(path, GROUPS), atol=2e-5)
+
+
+class SmallDevice(Student):
+    """A student whose device holds at most 60 tokens; `cuts` are the sizes of the passes that fitted."""
+
+    cuts: list[int]
+
+    def _forward(self, groups: Any, prompt_apart: bool, num_alternatives: int) -> Scored:
+        size = sum(group.num_tokens for group in groups)
+        if size > 60:
+            raise torch.OutOfMemoryError(f"cannot hold {size} tokens")
+        self.cuts = [*getattr(self, "cuts", []), size]
+        return super()._forward(groups, prompt_apart, num_alternatives)
+
+
+def test_how_a_batch_is_cut_does_not_depend_on_those_before_it(tiny_model_dir: Path) -> None:
+    """A resumed run has not met the large batches of the first one, and must compute the same passes."""
+    huge = [draw(seed, 5, [10, 10]) for seed in range(6)]
+    fitting, large = huge[:2], [draw(9, 10, [30, 40])]
+    used, fresh = (SmallDevice(ref(tiny_model_dir), dtype="float32", device="cpu", top_k=5) for _ in range(2))
+    used.score(huge)
+    assert used.cuts == [25, 50, 25, 50]
+    results = []
+    for student in (used, fresh):
+        student.cuts = []
+        results.append([student.score(fitting).stats.nll, student.score(large).stats.nll])
+        assert student.cuts == [50, 40, 50]
+        assert student._kept is not None
+        student.score(fitting)
+        assert student._kept is None  # its keys and values would take what a long trajectory needs
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    with pytest.raises(DeviceError, match=r"a trajectory of 91 tokens does not fit on cpu; lower --max-length"):
+        fresh.score([draw(1, 1, [90])])
 
 
 OUT_OF_MEMORY = """
