@@ -16,7 +16,7 @@ from lark_engine.cli.common import (
     required,
     runs_subcommand,
 )
-from lark_engine.config import ScoreConfig
+from lark_engine.config import Device, ScoreConfig
 from lark_engine.errors import ConfigError
 from lark_engine.options import with_options
 from lark_engine.store.workspace import Artifact, Workspace
@@ -68,18 +68,20 @@ def tokens_command(
     selection: Annotated[str | None, typer.Option(help="all candidates that a selection of these scores keeps")] = None,
     everything: Annotated[bool, typer.Option("--all", help="all candidates")] = False,
     alternatives: Annotated[int, typer.Option(help="most probable tokens to keep for each token", min=0, max=50)] = 5,
-    device: Annotated[str, typer.Option(help="where to run: auto, cpu or cuda")] = "auto",
+    device: Annotated[Device, typer.Option(help="where to run; auto = CUDA when this machine has it")] = "auto",
     batch_tokens: Annotated[int | None, typer.Option(help="most tokens in one forward pass", min=1)] = None,
     workspace: WorkspaceOption = CACHE,
 ) -> None:
     """Compute the statistics of every response token of given candidates, with the student's alternatives."""
+    from lark_engine.models import resolve_device
     from lark_engine.scoring.token_view import score_tokens
 
     store = Workspace(workspace)
     artifact = store.resolve("scores", scores)
-    place = ScoreConfig.parse({"student": "-", "device": device}, "lark score tokens").device
     rows = _rows(artifact, candidate or [], problem or [], selection, everything, store)
-    made = score_tokens(artifact, store, rows, alternatives=alternatives, device=place, batch_tokens=batch_tokens)
+    made = score_tokens(
+        artifact, store, rows, alternatives=alternatives, device=resolve_device(device), batch_tokens=batch_tokens
+    )
     typer.echo(f"{artifact.id}: tokens of {made:,} candidates computed, {len(rows) - made:,} were there already")
     typer.echo(f"  {artifact.path / 'token_stats'}")
 
@@ -96,10 +98,17 @@ def _rows(
     if everything:
         return list(range(len(table)))
     known = {(str(p), str(c)): row for row, (p, c) in enumerate(zip(table.problem_id, table.candidate_id, strict=True))}
-    wanted = [(name.rpartition(":")[0], name.rpartition(":")[2]) for name in candidates]
+    wanted: list[tuple[str, str]] = []
+    for name in candidates:
+        problem_id, colon, candidate_id = name.rpartition(":")
+        if not colon:
+            raise ConfigError(f"--candidate '{name}': write it as PROBLEM:CANDIDATE")
+        wanted.append((problem_id, candidate_id))
     for name in problems:
         of_problem = [key for key in known if key[0] == name]
-        wanted += of_problem or [(name, "any")]
+        if not of_problem:
+            raise ConfigError(f"{scores.id} holds no problem {name}")
+        wanted += of_problem
     if selection:
         kept = read_selection(store.resolve("selections", selection))
         wanted += [(str(p), str(c)) for p, c in zip(kept.problem_id, kept.candidate_id, strict=True)]

@@ -7,6 +7,7 @@ and a batch is finished or not, so a lost worker costs at most the batches that 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -15,10 +16,10 @@ import socket
 import tempfile
 import threading
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,9 +30,12 @@ from lark_engine.scoring.planner import Batch
 from lark_engine.scoring.summaries import batch_table
 from lark_engine.scoring.tokenized import TokenizedPool
 
+log = logging.getLogger(__name__)
+
 # A batch whose worker dies more often (it does not fit the machine, say) ends the run instead of trying for ever.
 _RETRIES = 3
 _CONNECT_S = 10.0
+_WARNINGS = b"lark_warnings"
 # Nothing is reported to anyone, and nothing but our own lines reaches our standard error.
 _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -67,7 +71,7 @@ class Scorer:
         )  # fmt: skip
 
     def __call__(self, batch: Batch) -> pa.Table:
-        """The batch's rows as `parts.batch_table` makes them. Errors: `DeviceError` when a trajectory does not fit."""
+        """The batch's rows as `batch_table` makes them. Errors: `DeviceError` when a trajectory does not fit."""
         from lark_engine.scoring.student import Responses
 
         tokens = self._tokens
@@ -81,9 +85,15 @@ class Scorer:
         return batch_table(batch.rows, scored.stats, scored.lengths, ids)
 
 
+Executor = Callable[[Work, Sequence[Batch]], Generator[pa.Table, None, None]]
+
+
 def run_here(work: Work, batches: Sequence[Batch]) -> Generator[pa.Table, None, None]:
-    """Score in this process, on its one device."""
-    scorer = Scorer(work)
+    """Score in this process, on its one device. The student is loaded before this returns."""
+    return _scored_here(Scorer(work), batches)
+
+
+def _scored_here(scorer: Scorer, batches: Sequence[Batch]) -> Generator[pa.Table, None, None]:
     try:
         for batch in batches:
             yield scorer(batch)
@@ -100,11 +110,31 @@ class _RayScorer:
         self._scorer: Scorer | None = None
 
     def __call__(self, items: dict[str, Any]) -> pa.Table:
-        # Loaded in the first call: Ray counts the deaths of calls, and would start a dying constructor for ever.
-        if self._scorer is None:
-            self._scorer = Scorer(self._work)
-        [place] = items["place"]
-        return self._scorer(self._batches[place])
+        with _Warnings() as warnings:
+            # Loaded in the first call: Ray counts the deaths of calls, and would start a dying constructor for ever.
+            if self._scorer is None:
+                self._scorer = Scorer(self._work)
+            [place] = items["place"]
+            table = self._scorer(self._batches[place])
+        return table.replace_schema_metadata({_WARNINGS: json.dumps(warnings.said)})
+
+
+class _Warnings(logging.Handler):
+    """What our own modules warn of in a worker, whose log no one reads; it travels with the table."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+    def __enter__(self) -> Self:
+        logging.getLogger("lark_engine").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("lark_engine").removeHandler(self)
 
 
 def run_on_ray(
@@ -143,12 +173,18 @@ def run_on_ray(
                 compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2), max_task_retries=_RETRIES,
                 **share,
             )  # fmt: skip
+        said: set[str] = set()
         try:
             # Not iter_batches: its prefetching thread outlives it, and Ray ends a process that calls it after shutdown.
             for bundle in tables.iter_internal_ref_bundles():
                 for block in bundle.blocks:
                     table = ray.get(block.ref)
-                    yield table.take(np.arange(len(table)))  # a copy: Ray's shared memory ends with the run
+                    for sentence in json.loads(table.schema.metadata[_WARNINGS]):
+                        if sentence not in said:  # every worker says it
+                            log.warning("%s", sentence)
+                        said.add(sentence)
+                    # A copy: Ray's shared memory ends with the run.
+                    yield table.replace_schema_metadata(None).take(np.arange(len(table)))
         except RayError as error:
             raise _in_words(error) from error
 

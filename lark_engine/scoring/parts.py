@@ -15,7 +15,7 @@ from lark_engine.store.atomic import make_dir, replacing
 
 SCORES = "scores.parquet"
 BINS = "token_bins.parquet"
-# Finished rows wait at most this long in memory before they are written.
+# Finished rows are written with the first batch that ends so long after the last write.
 FLUSH_S = 10.0
 
 
@@ -38,9 +38,10 @@ class Parts:
         return sorted(self.folder.glob(f"{self.stem}-*.parquet"))
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """What was written, one file at a time."""
+        """What was written, one file at a time; files that lack one of the columns are left out."""
         for path in self.paths():
-            yield pq.read_table(path, columns=columns)
+            if set(columns or ()) <= set(pq.read_schema(path).names):
+                yield pq.read_table(path, columns=columns)
 
     def add(self, table: pa.Table) -> None:
         """Add the rows of one batch; those known already are left out."""

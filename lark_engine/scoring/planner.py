@@ -1,7 +1,7 @@
 """Which trajectories go through the student together: planned by a token budget from known lengths; nothing is padded.
 
-The plan depends on the pool alone, never on what is finished already: a resumed run computes the same batches, so its
-numbers are those of an undisturbed run.
+The plan depends on the rows to score and on the options, never on what is finished already: a resumed run computes the
+same batches, so its numbers are those of an undisturbed run.
 """
 
 from __future__ import annotations

