@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from yaml.nodes import MappingNode
 
 from lark_engine.errors import ConfigError, StoreError, did_you_mean
@@ -118,7 +118,7 @@ class ScoreConfig(StageConfig):
     )
     chat_template: Path | None = option(None, "Jinja file to use instead of the student's own chat template")
     dtype: Dtype = option("auto", "precision of the student; auto = bfloat16 on CUDA, float32 on CPU")
-    device: Device = option("auto", "where to run; auto = CUDA when it is there", identity=False)
+    device: Device = option("auto", "where to run; auto = CUDA when this machine has it", identity=False)
     batch_tokens: int | None = option(
         None, "most tokens in one forward pass; by default 16384 on CUDA, 2048 on CPU", identity=False, ge=1
     )
@@ -175,6 +175,11 @@ class SelectConfig(StageConfig):
 
     # B is the paper's symbol and the released flag; recipes may write either.
     model_config = ConfigDict(populate_by_name=True)
+
+    @field_validator("max_teacher_share")
+    @classmethod
+    def _all_is_no_constraint(cls, share: float | None) -> float | None:
+        return None if share == 1.0 else share
 
     @model_validator(mode="after")
     def _tau_where_it_means_something(self) -> Self:
@@ -237,7 +242,7 @@ class SelectConfig(StageConfig):
         values = super().identity()
         silent = {
             "seed": self.energy != "random", "budget": not self.has_budget, "mode": self.rule != "chi2",
-            "max_teacher_share": self.max_teacher_share in (None, 1.0), "max_train_tokens": not self.max_train_tokens,
+            "max_teacher_share": self.max_teacher_share is None, "max_train_tokens": self.max_train_tokens is None,
         }  # fmt: skip
         return {name: value for name, value in values.items() if not silent.get(name, False)}
 

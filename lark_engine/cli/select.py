@@ -63,6 +63,10 @@ def select_command(
         typer.echo(f"wrote {output}")
         copy_file(selection.path / "manifest.json", output.with_name(output.stem + ".manifest.json"))
     done(selection)
+    if config.mode == "temperature":
+        assert config.tau is not None
+        unit = selection.manifest.metrics.get("median_tau_3")
+        typer.echo(f"  tau {config.tau:g}" + (f" is {config.tau / unit:.3g} times the median tau_3" if unit else ""))
 
 
 @app.command("compare")

@@ -29,7 +29,7 @@ class Candidates:
         assert len(names) < 2**15
         self.teachers: tuple[str, ...] = tuple(map(str, names))
         self.teacher_NK: NDArray[np.int16] = self.layout.spread(codes.astype(np.int16), UNKNOWN)
-        self._matrices: dict[str, NDArray[Any]] = {}
+        self._matrices: dict[tuple[str, str], NDArray[Any]] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,31 +48,28 @@ class Candidates:
 
     def stat_NK(self, name: str) -> Floats:
         """A column of numbers as [N, K] float64; NaN in padding and where it is null."""
-        if name not in self._matrices:
+        if (key := ("stat", name)) not in self._matrices:
             values = self.table[name].to_numpy(np.float64, na_value=np.nan)
-            self._matrices[name] = self.layout.spread(values)
-        return self._matrices[name]
+            self._matrices[key] = self.layout.spread(values)
+        return self._matrices[key]
 
     def flag_NK(self, name: str) -> NDArray[np.int8]:
         """A column of booleans as [N, K]: 1, 0, or -1 where it is null and in padding."""
-        if name not in self._matrices:
+        if (key := ("flag", name)) not in self._matrices:
             values = self.table[name].astype("Int8").to_numpy(np.int8, na_value=UNKNOWN)
-            self._matrices[name] = self.layout.spread(values, UNKNOWN)
-        return self._matrices[name]
+            self._matrices[key] = self.layout.spread(values, UNKNOWN)
+        return self._matrices[key]
 
     def hash_NK(self, name: str) -> NDArray[np.int64]:
         """A column of 64-bit integers as [N, K]; 0 in padding."""
-        if name not in self._matrices:
-            self._matrices[name] = self.layout.spread(self.table[name].to_numpy(np.int64), 0)
-        return self._matrices[name]
+        if (key := ("hash", name)) not in self._matrices:
+            self._matrices[key] = self.layout.spread(self.table[name].to_numpy(np.int64), 0)
+        return self._matrices[key]
 
-    @property
+    @cached_property
     def num_tokens_NK(self) -> Floats:
         """What training on a candidate costs: its prompt and response tokens; NaN where they are not known."""
-        if "num_tokens" not in self._matrices:
-            response_NK = self.stat_NK("num_response_tokens")
-            self._matrices["num_tokens"] = self.stat_NK("num_prompt_tokens") + response_NK
-        return self._matrices["num_tokens"]
+        return self.stat_NK("num_prompt_tokens") + self.stat_NK("num_response_tokens")
 
     def count_teachers(self, mask_NK: NDArray[np.bool_]) -> Ints:
         """How many of the marked candidates each teacher wrote, in the order of `teachers`."""

@@ -60,7 +60,7 @@ def constrain(
     """Weigh the candidates by the configured rule so that the configured constraints hold.
 
     `energy_NK`, `teacher_NK` and `num_tokens_NK` are by candidate, `is_best_NK` (rule `best_teacher`) by rank.
-    Errors: `ConfigError` when no selection can satisfy them, or when token counts are not known.
+    Errors: `ConfigError` when these steps leave nothing, or when token counts are not known.
     """
     pool = _Pool(energy_NK.copy(), teacher_NK, num_tokens_NK)
     budget_N: Ints | None = None

@@ -40,7 +40,7 @@ class SelectionFrame:
     def solve(self, config: SelectConfig) -> Solution:
         """The weights of one rule, under the config's constraints; its pool edits and energy must be the frame's.
 
-        Errors: `ConfigError` when the constraints cannot hold.
+        Errors: `ConfigError` when the constraints leave nothing.
         """
         assert config.pool_edit == self.pool_edit, "another pool edit or energy needs a frame of its own"
         is_best_NK = None

@@ -105,7 +105,7 @@ def _make(draft: Draft, config: SelectConfig, scores: Artifact, pool: Artifact) 
     with replacing(draft.path / SELECTION) as partial:
         kept.to_parquet(partial, index=False)
     write_train_file(draft.path / TRAIN, kept, pool, config, data.id_type)
-    draft.metrics = {**diagnose(solution), "id_type": data.id_type}
+    draft.metrics = {**diagnose(solution), "median_tau_3": frame.median_tau(), "id_type": data.id_type}
     draft.tokens = draft.metrics["response_tokens"]
     draft.drops = {**drops, **_problem_drops(solution, config)}
     draft.counts = {

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import pandas as pd
 import pytest
 import typer
+from command_line import lark, refuses, succeeds
 from typer.testing import CliRunner
 
 from lark_engine.cli import app
@@ -22,47 +23,6 @@ from lark_engine.config import ScoreConfig
 from lark_engine.models import resolve_model
 from lark_engine.options import with_options
 from lark_engine.store.workspace import Workspace
-
-QUESTIONS = ["What is 1 + 1?", "What is 2 + 2?", "What is 3 + 3?"]
-
-
-def lark(*arguments: object, workspace: Path) -> Any:
-    return CliRunner().invoke(app, [*map(str, arguments), "--workspace", str(workspace)])
-
-
-def succeeds(*arguments: object, workspace: Path) -> str:
-    result = lark(*arguments, workspace=workspace)
-    assert result.exit_code == 0, result.output
-    return str(result.output)
-
-
-def refuses(*arguments: object, workspace: Path) -> str:
-    result = lark(*arguments, workspace=workspace)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    sentence = result.output.strip()
-    assert sentence.startswith("lark: ") and "\n" not in sentence
-    return str(sentence)
-
-
-@pytest.fixture
-def pool_path(tmp_path: Path) -> Path:
-    path = tmp_path / "pool.jsonl"
-    with path.open("w") as file:
-        for problem, question in enumerate(QUESTIONS):
-            for candidate, teacher in enumerate(["a", "b", "c", "d"]):
-                text = f"so {'well ' * candidate}the answer is \\boxed{{{2 * problem + 2}}}"
-                messages = [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
-                row = {"problem_id": problem, "candidate_id": candidate, "teacher": teacher, "messages": messages}
-                file.write(json.dumps(row) + "\n")
-    return path
-
-
-@pytest.fixture
-def benchmark_path(tmp_path: Path) -> Path:
-    path = tmp_path / "problems.json"
-    path.write_text(json.dumps([{"prompt": q, "answer": str(2 * i + 2)} for i, q in enumerate(QUESTIONS)]))
-    return path
 
 
 @pytest.mark.slow

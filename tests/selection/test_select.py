@@ -290,6 +290,11 @@ def test_a_teachers_share_reaches_the_file_and_the_manifest(
     assert selection.manifest.drops == {"excluded_teacher": 3, "no_valid_candidate": 1, "teacher_quota": 1}
 
 
+def test_a_share_of_all_is_no_constraint() -> None:
+    assert SelectConfig(max_teacher_share=1.0) == SelectConfig()
+    assert rule_name(SelectConfig(max_teacher_share=1.0)) == "chi2-b3"
+
+
 def test_constraints_that_are_not_set_leave_the_identity_alone(scores: Artifact, pool: Artifact) -> None:
     assert "max_teacher_share" not in SelectConfig().identity()
     assert "max_train_tokens" not in SelectConfig().identity()
