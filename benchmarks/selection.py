@@ -2,14 +2,16 @@
 
     python benchmarks/selection.py [--repetitions 15] [--skip-large]
 
-Medians over repetitions. The oracle solves and counts problem after problem, as one would write it first; its results
-must be equal to 1e-12. Cases with a peak run in a process of their own; the peak is its largest resident set.
+Medians over repetitions, with the memory settings of the dashboard's server. The oracle solves and counts problem after
+problem, as one would write it first; its results must be equal to 1e-12. Cases with a peak run in a process of their
+own; the peak is its largest resident set.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,7 @@ from lark_engine.selection.curves import budget_curves
 from lark_engine.selection.diagnostics import diagnose
 from lark_engine.selection.frame import SelectionFrame
 from lark_engine.selection.kept import Kept
+from lark_engine.serve import SERVER_MEMORY
 
 NUM_TEACHERS = 11
 CHANGES = (
@@ -345,7 +348,8 @@ def peak_mb() -> float:
 
 def in_child(case: str, *arguments: str) -> dict[str, float]:
     command = [sys.executable, __file__, "--case", case, *arguments]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    env = {name: value for name, value in os.environ.items() if name not in SERVER_MEMORY}
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env).stdout)
 
 
 def large_rows() -> Iterator[Row]:
@@ -377,6 +381,8 @@ def main() -> int:
     if arguments.case:
         print(json.dumps(large_case() if arguments.case == "large" else export_case(arguments.workspace)))
         return 0
+    if not os.environ.keys() >= SERVER_MEMORY.keys():  # the C library reads them when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SERVER_MEMORY})
     print(f"{'5,000 problems × 33 candidates':<58} {'measured':>10} {'':<4} {'limit':>10}")
     holds = True
     rows = [slider_rows(arguments.repetitions)] + ([] if arguments.skip_large else [large_rows()])

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 HOME_VARIABLE = "LARK_HOME"
+# A move of a slider makes and drops arrays of a megabyte each. Given back to the system every time, they cost as much
+# to fault in again as the selection itself; with these the C library keeps them.
+SERVER_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 _TREE = Path(__file__).resolve().parents[1]
 _PORTS_TO_TRY = 100
 _START_TIMEOUT_S = 60.0
@@ -153,7 +156,7 @@ def _start_detached(workspace: Workspace, main: Path, port: int) -> Dashboard:
 
 
 def _environment(workspace: Workspace) -> dict[str, str]:
-    return {**os.environ, HOME_VARIABLE: str(workspace.root)}
+    return {**SERVER_MEMORY, **os.environ, HOME_VARIABLE: str(workspace.root)}
 
 
 def _state_path(workspace: Workspace) -> Path:
