@@ -19,17 +19,19 @@ from pathlib import Path
 
 LIMIT_MB = 1000
 _CHILD = """
-import json, resource, sys, time
+import json, pathlib, sys, time
 from lark_engine.config import PoolConfig
 from lark_engine.pool.importer import import_pool
 from lark_engine.store.workspace import Workspace
 started = time.monotonic()
 pool = import_pool(PoolConfig(source=sys.argv[1], labels="auto"), Workspace(sys.argv[2]))
 assert "torch" not in sys.modules
+# Not ru_maxrss, which begins with the peak of the process that started this one.
+[peak] = [line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
 print(json.dumps({
     "num_trajectories": pool.manifest.counts["num_trajectories"],
     "wall_s": time.monotonic() - started,
-    "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+    "peak_mb": int(peak.split()[1]) * 1024 / 1e6,
     "pool_mb": (pool.path / "trajectories.parquet").stat().st_size / 1e6,
 }))
 """
