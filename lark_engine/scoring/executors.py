@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _RETRIES = 3
 _CONNECT_S = 10.0
 _WARNINGS = b"lark_warnings"
-# Nothing is reported to anyone, and nothing but our own lines reaches our standard error.
+# Nothing is reported to anyone, and of Ray's own lines only what it says of a dead worker reaches our standard error.
 _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal",
 }  # fmt: skip
