@@ -5,17 +5,14 @@ A field's `identity` says whether it changes the output: only identity fields en
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from yaml.nodes import MappingNode
 
-from lark_engine.errors import ConfigError, StoreError, did_you_mean
+from lark_engine.errors import ConfigError, did_you_mean
 from lark_engine.scoring.criteria import energy_names
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -359,45 +356,3 @@ class RunRecipe(StageConfig):
     generate: dict[str, Any] = option(..., "options of `lark generate`")
     grade: dict[str, Any] = option({}, "options of `lark grade`")
     baseline: bool = option(True, "evaluate the untrained student too, as the table's reference row")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without tags, aliases or repeated keys: a recipe is data, and a typo is not a silent override."""
-
-    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(problem=f"key '{key}' is given twice (line {line})")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.composer.ComposerError(problem="aliases are not allowed in a recipe")
-        return super().compose_node(parent, index)
-
-
-# "1e-4" is a number to everyone but YAML 1.1.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping. Errors: `ConfigError` with the line of the mistake."""
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_StrictLoader)
-    except FileNotFoundError:
-        raise StoreError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping of keys to values; this file holds {type(values).__name__}")
-    return values

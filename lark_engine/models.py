@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lark_engine.config import Device, Dtype
-from lark_engine.errors import DeviceError, StudentError
+from lark_engine.errors import DeviceError, StudentError, first_line
 from lark_engine.store.fingerprint import hash_model_dir
 from lark_engine.store.workspace import Artifact, InputRef, Workspace, slug
 
@@ -134,7 +134,7 @@ def _hub_folder(name: str) -> Path:
     except HFValidationError:
         raise StudentError(f"no model folder, workspace student or hub id '{name}'; check the path") from None
     except Exception as error:  # the hub client raises many unrelated types for "not reachable"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise StudentError(f"no model folder or workspace student '{name}', and the hub says: {reason}") from error
 
 
@@ -186,7 +186,7 @@ def load_tokenizer(model: ModelRef, *, trust_remote_code: bool = False) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model.base_path, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise StudentError(f"{model.base_path}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise StudentError(f"{model.base_path}: the tokenizer cannot be loaded: {first_line(error)}") from error
 
 
 def load_model(model: ModelRef, *, dtype: str, device: str, trust_remote_code: bool = False) -> Any:
@@ -211,7 +211,7 @@ def load_model(model: ModelRef, *, dtype: str, device: str, trust_remote_code: b
     except torch.OutOfMemoryError as error:
         raise DeviceError(f"{model.name} does not fit on {device}; use a smaller model or another device") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise StudentError(f"{model.base_path}: the model cannot be loaded: {_first_line(error)}") from error
+        raise StudentError(f"{model.base_path}: the model cannot be loaded: {first_line(error)}") from error
 
 
 def context_length(model: ModelRef) -> int | None:
@@ -229,8 +229,3 @@ def free_device_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

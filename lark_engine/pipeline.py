@@ -20,7 +20,6 @@ from lark_engine.config import (
     ScoreConfig,
     SelectConfig,
     TrainConfig,
-    load_yaml,
 )
 from lark_engine.errors import ConfigError
 from lark_engine.evaluation.benchmarks import load_benchmark
@@ -30,6 +29,7 @@ from lark_engine.evaluation.serving import check_device, require_vllm
 from lark_engine.models import ADAPTER_DIR, STUDENT_DIR, ModelRef, model_of_checkpoint, resolve_device, resolve_student
 from lark_engine.pool.importer import import_pool, plan_pool
 from lark_engine.recipes import train_recipe
+from lark_engine.recipes.reading import load_yaml
 from lark_engine.results.table import results_table
 from lark_engine.scoring.score import plan_score, score
 from lark_engine.selection.select import plan_select, select

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lark_engine.config import PoolConfig
-from lark_engine.errors import PoolError
+from lark_engine.errors import PoolError, first_line
 from lark_engine.pool.readers import (
     SourceRow,
     is_parquet,
@@ -150,7 +150,7 @@ def _resolve_hub(config: PoolConfig) -> Source:
     except _hub_errors() as error:
         raise PoolError(
             f"{config.source}: no such local file or folder, and no Hugging Face dataset within reach "
-            f"({_first_line(error)}); check the name and the network, or download it and give its folder"
+            f"({first_line(error)}); check the name and the network, or download it and give its folder"
         ) from error
     return Source(format="hub", label=config.source, dataset_id=config.source, revision=info.sha, split=config.split)
 
@@ -160,10 +160,6 @@ def _hub_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
     return (*HfHubHTTPError.__bases__, ValueError)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def source_identity(source: Source, memo_dir: Path | None) -> dict[str, Any]:
@@ -249,6 +245,6 @@ def _read_hub(source: Source) -> Iterator[SourceRow]:
             yield SourceRow(f"{place}:{number}", value, number)
     except (*_hub_errors(), datasets.exceptions.DatasetsError) as error:
         raise PoolError(
-            f"{place}: the dataset cannot be read ({_first_line(error)}); check --split, or download it and give "
+            f"{place}: the dataset cannot be read ({first_line(error)}); check --split, or download it and give "
             "its folder"
         ) from error

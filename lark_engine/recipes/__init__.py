@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lark_engine.config import load_yaml
 from lark_engine.errors import ConfigError, did_you_mean
+from lark_engine.recipes.reading import load_yaml
 from lark_engine.store.workspace import read_json
 
 ROOT = Path(__file__).parent

@@ -22,8 +22,8 @@ from transformers import AttentionInterface
 NAME = "lark_shared_prompt"
 # Sliding-window layers mask this many queries at a time, so that no mask grows with the square of a trajectory.
 _WINDOW_QUERIES = 1024
-# What some layers of transformers hand to their attention that changes its result: soft caps, sinks, biases.
-_MORE_THAN_CAUSAL = ("softcap", "s_aux", "sinks", "position_bias", "relative_bias", "attention_bias", "block_mask")
+# What layers of transformers hand to their attention that changes its result: soft caps, sinks, biases, sparse keys.
+_MORE_THAN_CAUSAL = ("softcap", "s_aux", "position_bias", "indices", "block_indices")
 
 
 @dataclass

@@ -24,11 +24,13 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from lark_engine.errors import DeviceError, LarkError
+from lark_engine.errors import DeviceError, LarkError, first_line
 from lark_engine.models import ModelRef, free_device_memory
+from lark_engine.scoring.parts import Parts
 from lark_engine.scoring.planner import Batch
 from lark_engine.scoring.summaries import batch_table
 from lark_engine.scoring.tokenized import TokenizedPool
+from lark_engine.store.events import Progress
 
 log = logging.getLogger(__name__)
 
@@ -89,17 +91,32 @@ Executor = Callable[[Work, Sequence[Batch]], Generator[pa.Table, None, None]]
 
 
 def run_here(work: Work, batches: Sequence[Batch]) -> Generator[pa.Table, None, None]:
-    """Score in this process, on its one device. The student is loaded before this returns."""
-    return _scored_here(Scorer(work), batches)
-
-
-def _scored_here(scorer: Scorer, batches: Sequence[Batch]) -> Generator[pa.Table, None, None]:
+    """Score in this process, on its one device."""
+    scorer = Scorer(work)
     try:
         for batch in batches:
             yield scorer(batch)
     finally:
         del scorer
         free_device_memory()
+
+
+def keep_results(
+    tables: Generator[pa.Table, None, None], batches: Sequence[Batch], parts: Parts, progress: Progress,
+    convert: Callable[[pa.Table], pa.Table] = lambda table: table,
+) -> None:  # fmt: skip
+    """Add the table of every batch to the parts, converted, as soon as it is there.
+
+    Ends the executor when it is done or fails: workers stop at once, also when a table cannot be written.
+    """
+    tokens_of_row = {row: batch.num_tokens / len(batch.rows) for batch in batches for row in batch.rows}
+    with contextlib.closing(tables):
+        for number, table in enumerate(tables):
+            parts.add(convert(table))
+            num_tokens = round(sum(tokens_of_row[row] for row in table["row"].to_pylist()))
+            progress.update(num_tokens, trajectories=len(parts.known))
+            if number == 0:
+                progress.begin()  # workers have started by now, and students are loaded
 
 
 class _RayScorer:
@@ -215,9 +232,9 @@ def _connected(address: str | None, num_workers: int) -> Iterator[None]:
                 ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **options)
         except (ConnectionError, RayError, RuntimeError, ValueError) as error:
             if address is None:
-                raise DeviceError(f"Ray cannot be started here: {_first_line(error)}") from error
+                raise DeviceError(f"Ray cannot be started here: {first_line(error)}") from error
             raise DeviceError(
-                f"Ray cannot be reached at {address}: {_first_line(error)}; check that its head listens there, and if "
+                f"Ray cannot be reached at {address}: {first_line(error)}; check that its head listens there, and if "
                 "it wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
             ) from error
         yield
@@ -281,8 +298,3 @@ def _in_words(error: BaseException) -> BaseException:
             "or --num-workers; the same command resumes"
         )
     return error
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

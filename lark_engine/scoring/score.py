@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing
 from functools import partial
 
 import numpy as np
@@ -15,7 +14,7 @@ from lark_engine.errors import StudentError
 from lark_engine.models import ModelRef, context_length, load_tokenizer, resolve_device, resolve_dtype, resolve_student
 from lark_engine.pool.dataset import PoolData
 from lark_engine.scoring import reuse
-from lark_engine.scoring.executors import Executor, Work, run_here, run_on_ray
+from lark_engine.scoring.executors import Executor, Work, keep_results, run_here, run_on_ray
 from lark_engine.scoring.parts import BINS, SCORES, Parts
 from lark_engine.scoring.planner import BATCH_TOKENS, Batch, plan_batches
 from lark_engine.scoring.summaries import BIN_COLUMNS
@@ -152,19 +151,8 @@ def run_batches(
         "%d trajectories in %d passes: %d tokens, and %d more of prompts that are computed once",
         num_rows, len(batches), total, shared,
     )  # fmt: skip
-    tokens_of_row = {row: (batch.num_tokens / len(batch.rows)) for batch in todo for row in batch.rows}
-    tables = _executor(config)(work, todo)
-    # Closing ends the workers at once, also when a finished batch cannot be written.
-    with closing(tables), Progress(events, total, "token", done=total - left) as progress:
-        for number, table in enumerate(tables):
-            fresh = [row for row in table["row"].to_pylist() if row not in parts.known]
-            parts.add(table)
-            progress.update(
-                round(sum(tokens_of_row[row] for row in fresh)), trajectories=len(parts.known),
-                total_trajectories=num_rows,
-            )  # fmt: skip
-            if number == 0 and config.executor == "ray":
-                progress.begin()  # Ray and its workers, with their students, have started by now
+    with Progress(events, total, "token", done=total - left) as progress:
+        keep_results(_executor(config)(work, todo), todo, parts, progress)
 
 
 def _executor(config: ScoreConfig) -> Executor:

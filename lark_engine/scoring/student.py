@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lark_engine.errors import DeviceError, StudentError
+from lark_engine.errors import DeviceError, StudentError, first_line
 from lark_engine.models import ModelRef, load_model
 from lark_engine.scoring import attention
 from lark_engine.scoring.attention import PromptCache, Tree
@@ -108,7 +108,7 @@ class Student:
             # After the except block, whose traceback holds the tensors that are to be freed.
             self._kept = None
             self._too_many_tokens = size
-            log.warning("%s is out of memory at %d tokens; going on with %d a pass", self.device, size, size // 2)
+            log.warning("%s is out of memory at %d tokens; batches so large are cut in half", self.device, size)
             if self.device == "cuda":
                 torch.cuda.empty_cache()
         first, second = _halves(groups)
@@ -261,7 +261,7 @@ class Student:
             if _is_out_of_memory(error):
                 raise
             log.debug("student %s does not take shared prompts", self.name, exc_info=True)
-            return f"does not allow shared prompts ({error})"
+            return f"does not allow shared prompts ({first_line(error)})"
         if windows != expected:
             # A few tokens cannot tell: a window that only the model's own mask knows would be lost.
             log.debug("windows of the layers %s, expected %s", windows, expected)

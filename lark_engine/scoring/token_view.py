@@ -6,7 +6,6 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from lark_engine.chat import ChatRenderer
 from lark_engine.errors import StudentError
 from lark_engine.models import load_tokenizer, resolve_student
 from lark_engine.pool.dataset import PoolData
-from lark_engine.scoring.executors import Executor, Work, run_here
+from lark_engine.scoring.executors import Executor, Work, keep_results, run_here
 from lark_engine.scoring.parts import BINS, Parts
 from lark_engine.scoring.planner import BATCH_TOKENS, plan_batches
 from lark_engine.scoring.summaries import TOKEN_COLUMNS, TOKEN_STATISTICS
@@ -27,7 +26,8 @@ from lark_engine.scoring.table import read_scores
 from lark_engine.scoring.token_text import TokenText
 from lark_engine.scoring.tokenized import tokenize
 from lark_engine.store.events import EventLog, Progress
-from lark_engine.store.workspace import Artifact, Workspace, lock
+from lark_engine.store.lock import lock
+from lark_engine.store.workspace import Artifact, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -110,13 +110,12 @@ def _compute(
     )  # fmt: skip
     total = sum(batch.num_tokens for batch in batches)
     text = TokenText(tokenizer)
-    results = run(work, batches)
-    with closing(results), Progress(EventLog(events, "score tokens"), total, "token") as progress, parts:
-        tokens_of = {row: batch.num_tokens / len(batch.rows) for batch in batches for row in batch.rows}
-        for result in results:
-            computed = result["row"].to_pylist()
-            parts.add(_with_text(result, [missing[row] for row in computed], table, text))
-            progress.update(round(sum(tokens_of[row] for row in computed)), trajectories=len(parts.known))
+
+    def with_text(part: pa.Table) -> pa.Table:
+        return _with_text(part, [missing[row] for row in part["row"].to_pylist()], table, text)
+
+    with Progress(EventLog(events, "score tokens"), total, "token") as progress, parts:
+        keep_results(run(work, batches), batches, parts, progress, with_text)
 
 
 def _pool_rows(data: PoolData, table: pd.DataFrame, rows: list[int]) -> list[int]:

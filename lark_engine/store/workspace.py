@@ -9,10 +9,8 @@ No database holds anything that the folders do not say.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
-import os
 import platform
 import re
 import shutil
@@ -31,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lark_engine.errors import StoreError, did_you_mean
 from lark_engine.store.atomic import PARTIAL, disk_errors, make_dir, write_json
+from lark_engine.store.lock import lock
 
 log = logging.getLogger(__name__)
 
@@ -277,24 +276,6 @@ def _is_product(relative: Path) -> bool:
     """Logs, resume state, grades under generations and token statistics may change after the artifact is finished."""
     growing = {_SCRATCH, "grades", "resume", "logs", "token_stats"}
     return relative.parts[0] not in growing and relative.suffix != ".log"
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """An exclusive lock on a folder, made if need be, that the operating system frees when its holder dies."""
-    make_dir(folder)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            log.warning("%s is being made by %s; waiting for it", folder, file.read().strip() or "another process")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        yield
 
 
 def library_versions() -> dict[str, str]:

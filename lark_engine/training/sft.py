@@ -14,7 +14,7 @@ from typing import Any
 
 from lark_engine.chat import ChatRenderer
 from lark_engine.config import TrainConfig
-from lark_engine.errors import ConfigError, DeviceError, LarkError
+from lark_engine.errors import ConfigError, DeviceError, LarkError, first_line
 from lark_engine.models import ADAPTER_DIR, STUDENT_DIR, ModelRef, free_device_memory, load_model, load_tokenizer
 from lark_engine.store.atomic import write_json
 from lark_engine.store.events import EventLog
@@ -125,7 +125,7 @@ def _build_model(spec: TrainSpec) -> Any:
         model = get_peft_model(model, lora)
     except ValueError as error:
         linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
-        raise ConfigError(f"lora_targets: {str(error).splitlines()[0]}; this model has {', '.join(linear)}") from error
+        raise ConfigError(f"lora_targets: {first_line(error)}; this model has {', '.join(linear)}") from error
     if config.gradient_checkpointing:
         model.enable_input_require_grads()
     return model.train()

@@ -107,7 +107,7 @@ def test_cuda_agrees(window: int | None) -> None:
     assert torch.allclose(output.double().cpu(), expected(*rows, TREES, window), atol=3e-2)
 
 
-@pytest.mark.parametrize("more", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}])
+@pytest.mark.parametrize("more", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}, {"indices": torch.zeros(1)}])
 def test_an_attention_that_is_more_than_causal_is_refused(more: dict[str, Any]) -> None:
     with pytest.raises(NotImplementedError, match="its attention takes"):
         shared_prompt_attention(LAYER, *draw(30), None, trees=TREES, **more)
