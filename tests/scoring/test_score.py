@@ -310,8 +310,10 @@ def test_more_alternatives_than_are_there_are_computed(
     workspace: Workspace, pool: Artifact, tiny_model_dir: Path
 ) -> None:
     scores = score(ScoreConfig(student=str(tiny_model_dir), dtype="float32"), workspace, pool)
+    (scores.path / "token_stats" / ".tokens-left-by-a-kill").mkdir(parents=True)
     made = [score_tokens(scores, workspace, [4], alternatives=n, device="cpu") for n in (0, 2, 12, 3)]
     assert made == [1, 1, 1, 0]
+    assert not list(scores.path.glob("token_stats/.tokens-*"))
     tokens = read_tokens(scores, 4)
     assert tokens is not None
     assert {len(texts) for texts in tokens["top_text"]} == {12}
@@ -414,12 +416,15 @@ def test_scoring_that_is_killed_twice_ends_with_the_rows_of_an_undisturbed_run(
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         seen = len(list(folder.glob("rows-*.parquet")))
-    (folder / ".rows-99999.parquet.1-ab.partial").write_bytes(b"PAR1")  # as a kill in the middle of a write leaves it
+    torn = [folder / ".rows-99999.parquet.1-ab.partial", folder.parent / ".scores.parquet.1-ab.partial"]
+    for path in torn:  # as a kill in the middle of a write leaves it
+        path.write_bytes(b"PAR1")
     resumed = score(config, workspace, pool)
     undisturbed = score(config, Workspace(tmp_path / "other"), pool)
     for name in ("scores.parquet", "token_bins.parquet"):
         assert pq.read_table(resumed.path / name).equals(pq.read_table(undisturbed.path / name))
     assert not (resumed.path / "parts").exists()
+    assert not any(path.exists() for path in torn)
 
 
 @pytest.mark.slow
