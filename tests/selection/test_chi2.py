@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,12 +193,29 @@ def test_the_limits_of_sharpness_are_the_best_alone_and_uniform(matrix: np.ndarr
     assert flat == pytest.approx(np.full(flat.shape, 1 / flat.shape[1]), abs=1e-6)
 
 
+STRENGTHS = (
+    {"rule": "budget", "budget": 3}, {"rule": "sharpness", "budget": 4, "sharpness": 0.3},
+    {"rule": "sharpness", "budget": 4, "sharpness": 3.0}, {"rule": "temperature", "tau": 0.05},
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=200)
+@given(one_problem, st.sampled_from(STRENGTHS), st.randoms(use_true_random=False))
+def test_the_order_of_candidates_does_not_matter(
+    energies: np.ndarray, strength: dict[str, Any], dice: random.Random
+) -> None:
+    order = dice.sample(range(len(energies)), len(energies))
+    weights = np.array(solve(energies.tolist(), **strength))
+    assert solve(energies[order].tolist(), **strength) == pytest.approx(weights[order].tolist(), abs=1e-9)
+
+
 @settings(deadline=None, max_examples=100)
-@given(one_problem, st.integers(1, 9))
-def test_the_order_of_candidates_does_not_matter(energies: np.ndarray, budget: int) -> None:
-    order = np.random.default_rng(len(energies)).permutation(len(energies))
-    weights = np.array(solve(energies.tolist(), "budget", budget=budget))
-    assert solve(energies[order].tolist(), "budget", budget=budget) == pytest.approx(weights[order].tolist(), abs=1e-9)
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.5]), min_size=1, max_size=9), st.floats(1e-3, 10.0))
+def test_at_one_temperature_equal_energies_have_equal_weights(energies: list[float], tau: float) -> None:
+    weights = solve(energies, "temperature", tau=tau)
+    for energy in set(energies):
+        of_equals = [w for e, w in zip(energies, weights, strict=True) if e == energy]
+        assert of_equals == pytest.approx([of_equals[0]] * len(of_equals), abs=1e-12)
 
 
 @settings(deadline=None, max_examples=100)
