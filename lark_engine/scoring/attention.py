@@ -8,22 +8,16 @@ attention (`AttentionInterface`); norms, projections and positions stay theirs.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
+from lark_engine.attention import causal, refuse_more_than_causal, repeat_heads, varlen
+
 NAME = "lark_shared_prompt"
-# Sliding-window layers mask this many queries at a time, so that no mask grows with the square of a trajectory.
-_WINDOW_QUERIES = 1024
-# What layers of transformers hand to their attention that changes its result: soft caps, sinks, biases, sparse keys.
-_MORE_THAN_CAUSAL = ("softcap", "s_aux", "position_bias", "indices", "block_indices")
 
 
 @dataclass
@@ -64,10 +58,7 @@ def shared_prompt_attention(
     layers through transformers' attention interface. Errors: `NotImplementedError` when a layer asks for more than
     causal attention.
     """
-    if attention_mask is not None:  # transformers makes none for an attention that it does not know
-        raise NotImplementedError("the model makes its own attention mask")
-    if unknown := [name for name in _MORE_THAN_CAUSAL if more.get(name) is not None]:
-        raise NotImplementedError(f"its attention takes {', '.join(unknown)}")
+    refuse_more_than_causal(attention_mask, more)
     if windows is not None:
         windows[module.layer_idx] = sliding_window
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
@@ -75,13 +66,13 @@ def shared_prompt_attention(
     groups = query.shape[1] // key.shape[1]
     output = query.new_empty((*query.shape[:-1], value.shape[-1]))
     for tree in trees:
-        prompt_key, prompt_value = (_repeat(heads, groups) for heads in _prompt(module, key, value, tree))
+        prompt_key, prompt_value = (repeat_heads(heads, groups) for heads in _prompt(module, key, value, tree))
         if tree.prompt_end > tree.start:
             prompt = slice(tree.start, tree.prompt_end)
-            output[:, :, prompt] = _causal(query[:, :, prompt], prompt_key, prompt_value, scaling, sliding_window)
+            output[:, :, prompt] = causal(query[:, :, prompt], prompt_key, prompt_value, scaling, sliding_window)
         if tree.ends:
             here = slice(tree.prompt_end, tree.ends[-1])
-            own_key, own_value = (_repeat(heads[:, :, here], groups) for heads in (key, value))
+            own_key, own_value = (repeat_heads(heads[:, :, here], groups) for heads in (key, value))
             _branches(
                 output[:, :, here], query[:, :, here], own_key, own_value, prompt_key, prompt_value,
                 [end - start for start, end in tree.branches], scaling, sliding_window,
@@ -113,7 +104,7 @@ def _branches(
     if query.device.type != "cpu" or windowed or query.shape[3] != value.shape[3]:
         for out, q, k, v in responses:
             all_key, all_value = torch.cat([prompt_key, k], dim=2), torch.cat([prompt_value, v], dim=2)
-            out.copy_(_causal(q, all_key, all_value, scaling, window))
+            out.copy_(causal(q, all_key, all_value, scaling, window))
         return
     # The CPU has no kernel for "all of the prompt, then causal" without a mask. All responses look at the prompt at
     # once, each at its own past, and the two are merged by their normalizers:
@@ -134,35 +125,6 @@ def _flash_on_cpu(
         query, key, value, 0.0, causal, attn_mask=None, scale=scaling
     )
     return output, log_norm
-
-
-def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> Tensor:
-    """The queries are the last of the keys' tokens; each sees the keys up to its own, at most `window` of them."""
-    num_queries, num_keys = query.shape[2], key.shape[2]
-    if window is not None and num_keys > window:
-        return _windowed(query, key, value, scaling, window)
-    if num_queries == num_keys:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-    bias: Any = causal_lower_right(num_queries, num_keys)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scaling)
-
-
-def _windowed(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int) -> Tensor:
-    num_queries, num_keys = query.shape[2], key.shape[2]
-    outputs = []
-    for start in range(0, num_queries, _WINDOW_QUERIES):
-        end = min(start + _WINDOW_QUERIES, num_queries)
-        last = torch.arange(start, end, device=query.device) + (num_keys - num_queries)
-        first_key = max(0, int(last[0]) - window + 1)
-        seen = torch.arange(first_key, int(last[-1]) + 1, device=query.device)
-        mask = (seen[None, :] <= last[:, None]) & (seen[None, :] > last[:, None] - window)
-        keys = slice(first_key, int(last[-1]) + 1)
-        outputs.append(
-            F.scaled_dot_product_attention(
-                query[:, :, start:end], key[:, :, keys], value[:, :, keys], attn_mask=mask, scale=scaling
-            )
-        )
-    return torch.cat(outputs, dim=2)
 
 
 def _varlen(
@@ -186,23 +148,5 @@ def _varlen(
             keys += [prompt_key, key[:, :, start:end]]
             values += [prompt_value, value[:, :, start:end]]
             key_lengths.append(prompt_key.shape[2] + end - start)
-    packed_key, packed_value = (torch.cat(parts, dim=2)[0].transpose(0, 1) for parts in (keys, values))
-    output = varlen_attn(
-        query[0].transpose(0, 1), packed_key, packed_value,
-        _offsets(tuple(query_lengths), query.device), _offsets(tuple(key_lengths), query.device), max(query_lengths),
-        max(key_lengths), scale=scaling, window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
-    )  # fmt: skip
-    assert isinstance(output, Tensor)
-    return output[None]
-
-
-@lru_cache(maxsize=2)
-def _offsets(lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    """Cumulative lengths; the same for all layers of a pass, so they are sent to the device once."""
-    return torch.tensor([0, *lengths], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
-
-
-def _repeat(heads: Tensor, groups: int) -> Tensor:
-    """[1, H_kv, S, D] → [1, H, S, D]: every key head for the query heads of its group."""
-    return heads if groups == 1 else heads.repeat_interleave(groups, dim=1)
+    packed_key, packed_value = (torch.cat(parts, dim=2) for parts in (keys, values))
+    return varlen(query, packed_key, packed_value, tuple(query_lengths), tuple(key_lengths), scaling, window)

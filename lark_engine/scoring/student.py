@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lark_engine.architecture import logit_transform, why_not_packed
+from lark_engine.architecture import windows as windows_of
 from lark_engine.errors import DeviceError, StudentError, first_line
 from lark_engine.models import ModelRef, load_model
 from lark_engine.scoring import attention
@@ -26,10 +28,6 @@ CHUNK_TOKENS = 512
 CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 512 << 20}
 # On a CPU, statistics of few tokens at a time stay in its cache; a GPU wants large kernels.
 STATISTICS_TOKENS = {"cpu": 16, "cuda": CHUNK_TOKENS}
-# Kinds of attention layers that shared prompts are right for, and position encodings that look at the longest
-# trajectory of a pass, which would make a score depend on its neighbors.
-_SHARED_LAYERS = {"full_attention", "sliding_attention"}
-_ROPE_OF_THE_LONGEST = {"dynamic", "longrope"}
 
 
 class Responses(NamedTuple):
@@ -72,6 +70,7 @@ class Student:
         self._model = load_model(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
         self._decoder: Any = self._model.get_decoder()
         self._head: Any = self._model.get_output_embeddings()
+        self._transform = logit_transform(self._model.config)
         vocabulary = int(self._head.weight.shape[0])
         fitting = CHUNK_BYTES[device] // (vocabulary * self._head.weight.element_size())
         self._chunk = max(16, min(CHUNK_TOKENS, fitting))
@@ -202,16 +201,13 @@ class Student:
 
         The result lies in a buffer that the next call overwrites: fresh memory would cost a fifth of the time.
         """
-        config = self._model.config
         if type(self._head) is nn.Linear and self._head.bias is None:
             logits = torch.mm(hidden, self._head.weight.t(), out=self._logits[: len(hidden)])
         else:
             logits = self._head(hidden)
-        if scale := getattr(config, "logit_scale", None):
-            logits = logits * scale
-        if scaling := getattr(config, "logits_scaling", None):
-            logits = logits / scaling
-        if cap := getattr(config, "final_logit_softcapping", None):
+        if self._transform.scale != 1:
+            logits = logits * self._transform.scale
+        if cap := self._transform.softcap:
             logits = torch.tanh(logits / cap) * cap
         return logits
 
@@ -232,7 +228,7 @@ class Student:
                 f"student {self.name}: its logits are made in a way that scoring does not know "
                 f"(architecture {type(self._model).__name__}); please report it with the model's config.json"
             )
-        reason = _why_alone(self._model.config)
+        reason = why_not_packed(self._model.config)
         before = self._model.config._attn_implementation
         if not reason:
             reason = self._why_not_together(group, own)
@@ -256,7 +252,7 @@ class Student:
             agrees = self._agrees(together, torch.cat([own, own])) and self._agrees(
                 self._hidden_of_group_apart(group), own
             )
-            expected = _windows(self._model.config)
+            expected = windows_of(self._model.config)
         except Exception as error:  # of any kind: architectures have conventions of their own
             if _is_out_of_memory(error):
                 raise
@@ -292,22 +288,3 @@ def _halves(groups: Sequence[Responses]) -> tuple[list[Responses], list[Response
 def _is_out_of_memory(error: Exception) -> bool:
     """The CPU's allocator says it in a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _why_alone(config: Any) -> str | None:
-    """What in a model's config rules shared prompts out, None if nothing does."""
-    text = config.get_text_config()
-    if unknown := set(getattr(text, "layer_types", None) or ()) - _SHARED_LAYERS:
-        return f"has layers of kind {', '.join(sorted(map(str, unknown)))}"
-    rope = str(getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or "")
-    if found := [kind for kind in _ROPE_OF_THE_LONGEST if f"'{kind}'" in rope]:
-        return f"has positions of kind {found[0]}"
-    return None
-
-
-def _windows(config: Any) -> dict[int, int | None]:
-    """The sliding window of every layer as the config says it, None for a layer that sees everything."""
-    text = config.get_text_config()
-    window = getattr(text, "sliding_window", None) or None
-    kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * text.num_hidden_layers
-    return {layer: window if kind == "sliding_attention" else None for layer, kind in enumerate(kinds)}

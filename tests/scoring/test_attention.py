@@ -76,7 +76,7 @@ def test_the_packing_for_cuda_gives_every_response_its_prompt(
     monkeypatch: pytest.MonkeyPatch, window: int | None
 ) -> None:
     """The kernel runs on CUDA only; what it is given is checked with one written from its documentation."""
-    monkeypatch.setattr(attention, "varlen_attn", reference_kernel)
+    monkeypatch.setattr("lark_engine.attention.varlen_attn", reference_kernel)
     rows = draw(30)
     output = attention._varlen(LAYER, *rows, None, window, TREES)
     assert torch.allclose(output, expected(*rows, TREES, window), atol=1e-12)
@@ -84,7 +84,7 @@ def test_the_packing_for_cuda_gives_every_response_its_prompt(
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_prompt_from_the_cache_is_as_good_as_one_in_the_row(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
-    monkeypatch.setattr(attention, "varlen_attn", reference_kernel)
+    monkeypatch.setattr("lark_engine.attention.varlen_attn", reference_kernel)
     rows, cache = draw(17, dtype=torch.float64 if packed else torch.float32), PromptCache()
 
     def run(trees: tuple[Tree, ...], part: slice) -> Tensor:

@@ -13,7 +13,6 @@ import torch
 
 from lark_engine.errors import DeviceError
 from lark_engine.models import ModelRef
-from lark_engine.scoring import attention
 from lark_engine.scoring.student import Responses, Scored, Student
 
 
@@ -103,7 +102,7 @@ def test_sliding_window_layers_see_their_window_only(tmp_path: Path, monkeypatch
     from transformers import MistralConfig
 
     path = save_model(tmp_path / "mistral", MistralConfig(**SMALL, sliding_window=12))
-    monkeypatch.setattr(attention, "_WINDOW_QUERIES", 16)  # so that a response takes several blocks
+    monkeypatch.setattr("lark_engine.attention._WINDOW_QUERIES", 16)  # so that a response takes several blocks
     assert_right(path, shares_prompts=True)
 
 
