@@ -17,6 +17,7 @@ from lark_engine.scoring.criteria import energy_names
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
+Reporter = Literal["tensorboard", "trackio", "wandb"]
 TrainFormat = Literal["messages", "prompt-completion"]
 
 
@@ -253,9 +254,16 @@ class TrainConfig(StageConfig):
     lr: float = option(1e-4, "peak learning rate", gt=0)
     epochs: float = option(3.0, "passes over the selection", gt=0)
     max_steps: int | None = option(None, "optimizer steps, instead of epochs", ge=1)
+    max_tokens: int | None = option(None, "tokens (prompt + response) to train on, instead of epochs", ge=1)
     global_batch: int = option(64, "trajectories in one optimizer step, over all devices", ge=1)
-    batch_size: int = option(1, "trajectories in one forward pass on one device", identity=False, ge=1)
     max_length: int = option(8192, "longest trajectory in tokens; longer ones are cut and counted", ge=2)
+    packing: bool = option(True, "trajectories end to end in one forward pass, without padding", identity=False)
+    pack_length: int | None = option(
+        None, "most tokens in one packed forward pass of one device; max_length by default", identity=False, ge=2
+    )
+    batch_size: int = option(
+        1, "trajectories in one padded forward pass on one device, without packing", identity=False, ge=1
+    )
     unit: Literal["trajectory", "token"] = option("trajectory", "whether trajectories or their tokens count equally")
     weighting: Literal["selection", "uniform"] = option("selection", "use the selection's weights, or 1 for all")
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = option(
@@ -272,9 +280,25 @@ class TrainConfig(StageConfig):
         True, "recompute activations in the backward pass to save memory", identity=False
     )
     seed: int = option(0, "seed of data order, initialization and dropout", ge=0)
+    eval_share: float = option(
+        0.0, "share of the problems that is held out, to measure the loss on; the same ones in every selection",
+        ge=0, lt=1,
+    )  # fmt: skip
+    eval_data: str | None = option(
+        None, "selection or train.jsonl whose held-out problems the loss is measured on; by default the training data",
+        identity=False,
+    )  # fmt: skip
+    eval_benchmarks: tuple[str, ...] = option((), "benchmark files: loss of their reference answers", identity=False)
+    eval_steps: int | None = option(
+        None, "optimizer steps between evaluations; by default ten in a run", identity=False, ge=1
+    )
     save_steps: int = option(50, "optimizer steps between resumable checkpoints", identity=False, ge=1)
     logging_steps: int = option(1, "optimizer steps between logged points", identity=False, ge=1)
     keep: int = option(1, "resumable checkpoints kept on disk while training", identity=False, ge=1)
+    stop_after_checkpoint: bool = option(
+        False, "stop after the next checkpoint; the run can be resumed", identity=False
+    )
+    report_to: tuple[Reporter, ...] = option((), "also log to tensorboard, trackio or wandb", identity=False)
     render: Literal["template", "append"] = option("template", "how response tokens are made; as when scoring")
     chat_template: Path | None = option(None, "Jinja file to use instead of the student's own chat template")
     lora_rank: int = option(64, "LoRA rank r", ge=1)
@@ -285,23 +309,46 @@ class TrainConfig(StageConfig):
         "modules that get an adapter; all-linear = every linear layer",
     )
     deepspeed: str | None = option(None, "DeepSpeed configuration: zero2, zero2_bf16, zero3, or a JSON file")
-    nproc_per_node: int = option(1, "training processes (devices) on this machine", identity=False, ge=1)
+    nproc_per_node: int = option(1, "training processes (devices) on each machine", identity=False, ge=1)
+    nnodes: int = option(1, "machines; start the same command on each, on a shared workspace", identity=False, ge=1)
+    node_rank: int = option(0, "number of this machine, 0 … nnodes − 1", identity=False, ge=0)
+    rdzv_endpoint: str | None = option(None, "host:port on machine 0 where the machines meet", identity=False)
     device: Device = option("auto", "where to run; auto = CUDA when it is there", identity=False)
     trust_remote_code: bool = option(False, "run Python code that comes with the student's files")
 
     @model_validator(mode="after")
     def _batches_add_up(self) -> Self:
-        if self.global_batch % (self.batch_size * self.nproc_per_node):
+        if self.packing and self.global_batch < self.num_processes:
             raise ValueError(
-                f"global_batch {self.global_batch} is no multiple of batch_size {self.batch_size} × "
-                f"{self.nproc_per_node} processes; choose a multiple"
+                f"global_batch {self.global_batch} leaves some of the {self.num_processes} processes without a "
+                "trajectory; raise it, or start fewer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_mean_something(self) -> Self:
+        if self.max_steps is not None and self.max_tokens is not None:
+            raise ValueError("max_steps and max_tokens both say where training ends; give one of them")
+        if not self.packing and self.pack_length is not None:
+            raise ValueError("pack_length has no effect without packing; leave it out, or leave packing on")
+        if self.eval_data is not None and not self.eval_share:
+            raise ValueError("eval_data has no effect without held-out problems; give --eval-share too")
+        return self
+
+    @model_validator(mode="after")
+    def _machines_can_meet(self) -> Self:
+        if self.node_rank >= self.nnodes:
+            raise ValueError(f"node_rank {self.node_rank} is not below nnodes {self.nnodes}")
+        if (self.nnodes > 1) != (self.rdzv_endpoint is not None):
+            raise ValueError(
+                "several machines meet at --rdzv-endpoint host:port, and one needs none; give it with nnodes"
             )
         return self
 
     @property
-    def grad_accum(self) -> int:
-        """Forward passes of one device in one optimizer step, computed from the global batch."""
-        return self.global_batch // (self.batch_size * self.nproc_per_node)
+    def num_processes(self) -> int:
+        """Training processes on all machines; each has a device."""
+        return self.nnodes * self.nproc_per_node
 
 
 class GenerateConfig(StageConfig):

@@ -41,6 +41,10 @@ class TrainingError(LarkError):
     """A training run that must stop: a non-finite loss, a lost rank, data that holds nothing to train on."""
 
 
+class StoppedEarly(LarkError):
+    """A run that was asked to stop before its end and did: what it has done is kept, and it can be resumed."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'lr'?"` for the nearest known word, or the list of all when none is near."""
     names = sorted(known)

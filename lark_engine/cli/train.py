@@ -12,7 +12,7 @@ import typer
 
 from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, done
 from lark_engine.config import TrainConfig
-from lark_engine.errors import ConfigError
+from lark_engine.errors import ConfigError, StoppedEarly
 from lark_engine.options import with_options
 from lark_engine.store.workspace import Workspace
 
@@ -63,28 +63,68 @@ def _train(
     from lark_engine.recipes import train_recipe
     from lark_engine.training.train import train, train_data
 
-    merged = {**train_recipe(recipe), **values}
-    world_size = int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ else None
-    if world_size:
-        merged["nproc_per_node"] = world_size
+    merged = with_global_batch({**train_recipe(recipe), **values, **_of_torchrun()}, values, grad_accum)
     if merged.get("deepspeed") == "none":
         merged["deepspeed"] = None
-    processes = merged.get("nproc_per_node", 1)
-    grad_accum = grad_accum or merged.pop("grad_accum", None)
-    if grad_accum is not None:
-        if "global_batch" in values:
-            raise ConfigError("--grad-accum and --global-batch say the same thing; give one of them")
-        merged["global_batch"] = grad_accum * processes * merged.get("batch_size", 1)
     config = TrainConfig.parse(merged, f"lark train {values['method']}")
     log.info(
-        "recipe %s; global batch %d = %d process(es) × %d × %d accumulation steps", config.recipe, config.global_batch,
-        processes, config.batch_size, config.grad_accum,
+        "recipe %s; global batch %d trajectories = %.4g on each of %d process(es)", config.recipe, config.global_batch,
+        config.global_batch / config.num_processes, config.num_processes,
     )  # fmt: skip
-    rank = int(os.environ["RANK"]) if world_size else None
-    checkpoint = train(config, store, train_data(data, store), rank=rank)
+    rank = int(os.environ["RANK"]) if "RANK" in os.environ else None
+    try:
+        checkpoint = train(config, store, train_data(data, store), rank=rank)
+    except StoppedEarly as stopped:
+        typer.echo(str(stopped))
+        return
     if checkpoint is None:
         return
     if output_dir:
         shutil.copytree(model_of_checkpoint(checkpoint, store).path, output_dir, dirs_exist_ok=True)
         typer.echo(f"wrote {output_dir}")
     done(checkpoint)
+
+
+def _of_torchrun() -> dict[str, Any]:
+    """What torchrun says of the processes that it started, where it started this one."""
+    if "RANK" not in os.environ:
+        return {}
+    world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    values: dict[str, Any] = {"nproc_per_node": local, "nnodes": world // local}
+    if world > local:
+        endpoint = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        values |= {"node_rank": int(os.environ["GROUP_RANK"]), "rdzv_endpoint": endpoint}
+    return values
+
+
+def with_global_batch(merged: dict[str, Any], given: dict[str, Any], grad_accum: int | None) -> dict[str, Any]:
+    """The values with a global batch, where only accumulation steps are given, as the released commands do.
+
+    Accumulation written for 8 devices is an eighth of the batch on one: a file that says both is held to its global
+    batch, and the number of devices that it was written for is said.
+    """
+    values = dict(merged)
+    in_file = values.pop("grad_accum", None)
+    micro = values.get("nproc_per_node", 1) * values.get("nnodes", 1) * values.get("batch_size", 1)
+    if grad_accum is not None:
+        if "global_batch" in given:
+            raise ConfigError("--grad-accum and --global-batch say the same thing; give one of them")
+        values["global_batch"] = grad_accum * micro
+        log.warning(
+            "global batch %d = %d accumulation steps × %d trajectories at once; on another number of devices this is "
+            "another batch: --global-batch states it for good", values["global_batch"], grad_accum, micro,
+        )  # fmt: skip
+    elif in_file is not None and "global_batch" not in values:
+        values["global_batch"] = in_file * micro
+        log.warning(
+            "the recipe gives %d accumulation steps and no global_batch: on these devices that is a batch of %d; on 8 "
+            "devices it was %d. State global_batch", in_file, values["global_batch"],
+            in_file * 8 * values.get("batch_size", 1),
+        )  # fmt: skip
+    elif in_file is not None and in_file * micro != values["global_batch"]:
+        log.warning(
+            "global batch %d is kept; the recipe's %d accumulation steps are for %g devices, and here they follow from "
+            "the %d there are", values["global_batch"], in_file,
+            values["global_batch"] / in_file / values.get("batch_size", 1), micro // values.get("batch_size", 1),
+        )  # fmt: skip
+    return values

@@ -1,49 +1,65 @@
-"""Training examples: train.jsonl rendered in the student's tokens, with the coefficient of every sequence.
+"""Training examples: train.jsonl rendered in the student's tokens, with the coefficient of every trajectory.
 
 The order in which they are seen is laid out in full before training: resuming at step s needs no state but s.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from lark_engine.chat import ChatRenderer
+from lark_engine.chat import ChatRenderer, Tokens
 from lark_engine.config import TrainConfig
 from lark_engine.errors import PoolError, StudentError, TrainingError
 from lark_engine.records import Message
 from lark_engine.training.loss import sequence_weights, token_coefficients
-
-PADDING = -1  # place in the schedule that holds no example: its coefficient is 0 and it is not counted
+from lark_engine.training.packing import Bin, Layout, cut_steps, pack_steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLine:
-    """One line of a train.jsonl: the conversation, what to call it, and its train_weight."""
+    """One line of a train.jsonl: the conversation, what it is, and its train_weight."""
 
     prompt: tuple[Message, ...]
     response: str
-    label: str
+    problem_id: str
+    candidate_id: str
+    teacher: str
     train_weight: float
+
+    @property
+    def label(self) -> str:
+        return f"problem {self.problem_id}, candidate {self.candidate_id}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A sequence to train on. `coefficient` is what each of its response tokens carries."""
+    """A trajectory to train on. `coefficient` is what each of its response tokens carries."""
 
     ids: list[int]
     num_prompt_tokens: int
     coefficient: float
-    label: str
+    problem_id: str
+    candidate_id: str
+    teacher: str
+
+    @property
+    def label(self) -> str:
+        return f"problem {self.problem_id}, candidate {self.candidate_id}"
+
+    @property
+    def num_response_tokens(self) -> int:
+        return len(self.ids) - self.num_prompt_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +72,12 @@ class TrainingSet:
 
     @property
     def num_response_tokens(self) -> int:
-        return sum(len(e.ids) - e.num_prompt_tokens for e in self.examples)
+        return sum(example.num_response_tokens for example in self.examples)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of every trajectory, prompt and response."""
+        return [len(example.ids) for example in self.examples]
 
 
 def read_train_file(path: Path) -> list[TrainLine]:
@@ -95,10 +116,23 @@ def _train_line(place: str, text: bytes) -> tuple[TrainLine, bool]:
     weight = meta.get("train_weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1e9:
         raise PoolError(f"{place}: train_weight is {weight!r}; it must be a number from 0 to 1e9")
-    label = f"problem {meta.get('problem_id', '?')}, candidate {meta.get('candidate_id', '?')}"
+    problem_id, candidate_id, teacher = (str(meta.get(k, "?")) for k in ("problem_id", "candidate_id", "teacher"))
     prompt = tuple(Message(role=r, content=c) for r, c in zip(roles[:-1], contents[:-1], strict=True))
-    line = TrainLine(prompt=prompt, response=contents[-1], label=label, train_weight=float(weight))
+    line = TrainLine(
+        prompt=prompt, response=contents[-1], problem_id=problem_id, candidate_id=candidate_id, teacher=teacher,
+        train_weight=float(weight),
+    )  # fmt: skip
     return line, "train_weight" in meta
+
+
+def held_out(line: TrainLine, share: float) -> bool:
+    """Whether a line's problem is among the `share` of problems that are held out.
+
+    Decided by the text of the prompt alone: all trajectories of a problem fall on the same side, in every selection
+    from every pool.
+    """
+    digest = hashlib.sha256(json.dumps(line.prompt).encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def build_training_set(lines: Sequence[TrainLine], renderer: ChatRenderer, config: TrainConfig) -> TrainingSet:
@@ -107,8 +141,7 @@ def build_training_set(lines: Sequence[TrainLine], renderer: ChatRenderer, confi
     Errors: `StudentError` when the student's template would change a response; `TrainingError` when nothing is left.
     """
     drops = {"zero_weight": 0, "no_response_token": 0}
-    kept: list[tuple[list[int], int, float, str]] = []
-    num_truncated = 0
+    kept: list[tuple[Tokens, TrainLine]] = []
     for line in lines:
         if config.weighting == "selection" and line.train_weight == 0:
             drops["zero_weight"] += 1
@@ -120,67 +153,96 @@ def build_training_set(lines: Sequence[TrainLine], renderer: ChatRenderer, confi
         if tokens.num_response_tokens == 0:
             drops["no_response_token"] += 1
             continue
-        num_truncated += tokens.truncated
-        kept.append((tokens.ids, tokens.num_prompt_tokens, line.train_weight, line.label))
+        kept.append((tokens, line))
     if not kept:
         raise TrainingError(f"nothing is left to train on ({drops}); raise --max-length or select with other weights")
-    prob = np.array([weight if config.weighting == "selection" else 1.0 for _, _, weight, _ in kept])
-    num_tokens = np.array([len(ids) - start for ids, start, _, _ in kept])
+    prob = np.array([line.train_weight if config.weighting == "selection" else 1.0 for _, line in kept])
+    num_tokens = np.array([tokens.num_response_tokens for tokens, _ in kept])
     coefficients = token_coefficients(sequence_weights(prob), num_tokens, config.unit)
     examples = [
-        Example(ids=ids, num_prompt_tokens=start, coefficient=float(coefficient), label=label)
-        for (ids, start, _, label), coefficient in zip(kept, coefficients, strict=True)
-    ]
+        Example(
+            ids=tokens.ids, num_prompt_tokens=tokens.num_prompt_tokens, coefficient=float(coefficient),
+            problem_id=line.problem_id, candidate_id=line.candidate_id, teacher=line.teacher,
+        )
+        for (tokens, line), coefficient in zip(kept, coefficients, strict=True)
+    ]  # fmt: skip
     return TrainingSet(
-        examples=examples, num_truncated=num_truncated, drops={reason: n for reason, n in drops.items() if n}
-    )
+        examples=examples, num_truncated=sum(tokens.truncated for tokens, _ in kept),
+        drops={reason: count for reason, count in drops.items() if count},
+    )  # fmt: skip
 
 
-def schedule(num_examples: int, config: TrainConfig) -> NDArray[np.int64]:
-    """Which example is seen when: [steps, global_batch] of example numbers, `PADDING` at the end of each epoch.
+def schedule(lengths: Sequence[int], config: TrainConfig) -> list[Bin]:
+    """Which examples each optimizer step sees: numbers of examples, `global_batch` of them a step.
 
-    Every epoch is a permutation of its own, drawn from the seed; its last step may hold fewer sequences.
+    Every epoch is a permutation of its own, drawn from the seed; its last step may hold fewer. It ends after `epochs`,
+    `max_steps`, or as soon as the tokens of its steps reach `max_tokens`.
     """
-    steps_per_epoch = math.ceil(num_examples / config.global_batch)
+    steps_per_epoch = math.ceil(len(lengths) / config.global_batch)
     num_steps = config.max_steps or max(1, math.ceil(config.epochs * steps_per_epoch))
-    epochs = []
-    for epoch in range(math.ceil(num_steps / steps_per_epoch)):
-        order = np.random.default_rng([config.seed, epoch]).permutation(num_examples)
-        padding = np.full(steps_per_epoch * config.global_batch - num_examples, PADDING)
-        epochs.append(np.concatenate([order, padding]).reshape(steps_per_epoch, config.global_batch))
-    return np.concatenate(epochs)[:num_steps]
+    steps: list[Bin] = []
+    tokens = 0
+    for epoch in itertools.count():
+        order = np.random.default_rng([config.seed, epoch]).permutation(len(lengths)).tolist()
+        for start in range(0, len(order), config.global_batch):
+            steps.append(tuple(order[start : start + config.global_batch]))
+            tokens += sum(lengths[number] for number in steps[-1])
+            if tokens >= config.max_tokens if config.max_tokens else len(steps) == num_steps:
+                return steps
+    raise AssertionError  # an epoch has at least one step
 
 
-class ScheduledExamples(torch.utils.data.Dataset[dict[str, Any]]):
-    """The schedule as a flat dataset that is read from start to end, once."""
+def lay_out(training_set: TrainingSet, config: TrainConfig) -> Layout:
+    """The forward passes of the whole run. Errors: `ConfigError` when the batch sizes do not add up."""
+    lengths = training_set.lengths
+    steps = schedule(lengths, config)
+    if config.packing:
+        return pack_steps(steps, lengths, config.pack_length or config.max_length, config.num_processes)
+    return cut_steps(steps, lengths, config.batch_size, config.num_processes, config.global_batch)
 
-    def __init__(self, examples: Sequence[Example], order: NDArray[np.int64]):
+
+class MicroBatches(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """The forward passes of a layout, in order, as inputs of the model; to be read from start to end, once."""
+
+    def __init__(self, examples: Sequence[Example], bins: Sequence[Bin], *, packing: bool):
         self.examples = examples
-        self.order = order.ravel()
+        self.bins = bins
+        self.packing = packing
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self.bins)
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        number = int(self.order[position])
-        if number == PADDING:
-            return {"ids": [0, 0], "num_prompt_tokens": 2, "coefficient": 0.0, "number": PADDING}
-        example = self.examples[number]
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        numbers = self.bins[position]
+        inputs = micro_batch([self.examples[n] for n in numbers] or [_NOTHING], packing=self.packing)
+        return {**inputs, "numbers": torch.tensor(numbers, dtype=torch.long)}
+
+
+# What a device computes when a step has nothing left for it: two tokens without a coefficient.
+_NOTHING = Example(ids=[0, 0], num_prompt_tokens=2, coefficient=0.0, problem_id="", candidate_id="", teacher="")
+
+
+def micro_batch(examples: Sequence[Example], *, packing: bool) -> dict[str, Tensor]:
+    """Inputs of one forward pass: `input_ids` and `coefficient`, 0 on prompt and padding, and what tells them apart.
+
+    Packed: one row [1, S] of trajectories end to end, `position_ids` that start anew with each, and `lengths`.
+    Otherwise one row each [B, S], padded on the right, with an `attention_mask`.
+    """
+    ids = [torch.tensor(example.ids) for example in examples]
+    coefficients = [torch.zeros(len(example.ids)) for example in examples]
+    for coefficient, example in zip(coefficients, examples, strict=True):
+        # The first token is predicted from nothing, even where a template leaves no prompt before it.
+        coefficient[max(example.num_prompt_tokens, 1) :] = example.coefficient
+    if packing:
         return {
-            "ids": example.ids, "num_prompt_tokens": example.num_prompt_tokens, "coefficient": example.coefficient,
-            "number": number,
-        }  # fmt: skip
-
-
-def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """A micro-batch, padded on the right: input_ids, attention_mask, coefficient [B, T] and number [B]."""
-    length = max(len(row["ids"]) for row in rows)
-    ids = torch.zeros((len(rows), length), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    coefficient = torch.zeros((len(rows), length), dtype=torch.float32)
-    for i, row in enumerate(rows):
-        ids[i, : len(row["ids"])] = torch.tensor(row["ids"])
-        mask[i, : len(row["ids"])] = 1
-        coefficient[i, row["num_prompt_tokens"] : len(row["ids"])] = row["coefficient"]
-    number = torch.tensor([row["number"] for row in rows])
-    return {"input_ids": ids, "attention_mask": mask, "coefficient": coefficient, "number": number}
+            "input_ids": torch.cat(ids)[None],
+            "position_ids": torch.cat([torch.arange(len(row)) for row in ids])[None],
+            "coefficient": torch.cat(coefficients)[None],
+            "lengths": torch.tensor([len(row) for row in ids]),
+        }
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    return {
+        "input_ids": pad(ids),
+        "attention_mask": pad([torch.ones_like(row) for row in ids]),
+        "coefficient": pad(coefficients),
+    }

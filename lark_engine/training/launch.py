@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lark_engine import errors
+from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError, TrainingError
-from lark_engine.training.resume import newest_complete_checkpoint
-from lark_engine.training.sft import ERROR, RESUME_DIR, SPEC, TrainSpec, run
+from lark_engine.training.checkpoints import newest_complete_checkpoint
+from lark_engine.training.sft import ERROR, EVENTS, RESUME_DIR, SPEC, TrainSpec, run
 
 log = logging.getLogger(__name__)
 
@@ -27,26 +29,24 @@ def launch(spec: TrainSpec, *, joined: bool) -> None:
 
     Errors: what the training process reports as a `LarkError`; `TrainingError` with the log's path when it died.
     """
-    if joined or (spec.config.nproc_per_node == 1 and spec.deepspeed is None):
+    if joined or (spec.config.num_processes == 1 and spec.deepspeed is None):
         run(spec)
         return
     _check_resume(spec)
+    machine = spec.config.node_rank
     path = spec.write()
-    error_path = spec.folder / RESUME_DIR / ERROR
+    error_path = path.with_name(ERROR)
     error_path.unlink(missing_ok=True)
-    command = [
-        sys.executable, "-m", "lark_engine.leash", sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc_per_node", str(spec.config.nproc_per_node), "-m", "lark_engine.training.sft", str(path),
-    ]  # fmt: skip
-    log.info("starting: %s", " ".join(command))
-    log_path = spec.folder / "train.log"
+    command = torchrun(spec.config, path)
+    log.info("starting: %s", shlex.join(command))
+    log_path = spec.folder / (f"train-{machine}.log" if machine else "train.log")
     with log_path.open("ab") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=_environment(spec),
-            start_new_session=True,
+            [sys.executable, "-m", "lark_engine.leash", *command], stdin=subprocess.PIPE, stdout=output,
+            stderr=subprocess.STDOUT, env=_environment(spec), start_new_session=True,
         )  # fmt: skip
         try:
-            code = _follow(process, spec.folder / "events.jsonl")
+            code = _follow(process, spec.folder / EVENTS)
         except BaseException:
             _stop(process)
             raise
@@ -54,16 +54,30 @@ def launch(spec: TrainSpec, *, joined: bool) -> None:
         raise _error(error_path, log_path, code)
 
 
+def torchrun(config: TrainConfig, spec_path: Path) -> list[str]:
+    """The command that starts this machine's training processes; on several machines they meet at the endpoint."""
+    meeting = ["--standalone"]
+    if config.rdzv_endpoint:
+        meeting = [
+            "--nnodes", str(config.nnodes), "--node_rank", str(config.node_rank), "--rdzv_backend", "c10d",
+            "--rdzv_endpoint", config.rdzv_endpoint, "--rdzv_id", spec_path.parent.parent.name,
+        ]  # fmt: skip
+    return [
+        sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc_per_node", str(config.nproc_per_node),
+        "-m", "lark_engine.training.sft", str(spec_path),
+    ]  # fmt: skip
+
+
 def _check_resume(spec: TrainSpec) -> None:
     """DeepSpeed saves one part of its state for each process, which only as many processes can take up again."""
     path = spec.folder / RESUME_DIR / SPEC
     if spec.deepspeed is None or not path.exists() or newest_complete_checkpoint(path.parent) is None:
         return
-    before = TrainSpec.read(path).config.nproc_per_node
-    if before != spec.config.nproc_per_node:
+    before = TrainSpec.read(path).config.num_processes
+    if before != spec.config.num_processes:
         raise ConfigError(
             f"this run was begun with {before} processes and DeepSpeed can resume it only with as many; give "
-            f"--nproc-per-node {before}, or remove {path.parent} to begin anew"
+            f"--nproc-per-node {before // spec.config.nnodes}, or remove {path.parent} to begin anew"
         )
 
 
@@ -82,10 +96,13 @@ def _follow(process: subprocess.Popen[bytes], events_path: Path) -> int:
                 file.seek(position)
                 lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
             position += sum(map(len, lines))
-            if lines:
-                event = json.loads(lines[-1])
+            for event in map(json.loads, lines):
+                for said in (event.get("note"), event.get("alert")):
+                    if said:
+                        log.info("%s", said)
                 bar.total, bar.n = event["total"], event["done"]
-                bar.set_postfix(loss=event["metrics"]["loss"])
+                if "loss" in event["metrics"]:
+                    bar.set_postfix(loss=event["metrics"]["loss"])
 
 
 def _environment(spec: TrainSpec) -> dict[str, str]:

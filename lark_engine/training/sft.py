@@ -14,18 +14,32 @@ from typing import Any
 
 from lark_engine.chat import ChatRenderer
 from lark_engine.config import TrainConfig
-from lark_engine.errors import ConfigError, DeviceError, LarkError, first_line
-from lark_engine.models import ADAPTER_DIR, STUDENT_DIR, ModelRef, free_device_memory, load_model, load_tokenizer
+from lark_engine.errors import ConfigError, DeviceError, LarkError, StoppedEarly, first_line
+from lark_engine.models import (
+    ADAPTER_DIR,
+    STUDENT_DIR,
+    ModelRef,
+    free_device_memory,
+    load_model,
+    load_tokenizer,
+    torch_dtype,
+)
 from lark_engine.store.atomic import write_json
 from lark_engine.store.events import EventLog
-from lark_engine.training.examples import ScheduledExamples, TrainingSet, build_training_set, collate, read_train_file
-from lark_engine.training.examples import schedule as lay_out
-from lark_engine.training.resume import newest_complete_checkpoint
+from lark_engine.training import checkpoints
+from lark_engine.training.examples import MicroBatches, TrainingSet, build_training_set, lay_out, read_train_file
+from lark_engine.training.health import RunLog, read_curve
+from lark_engine.training.held_out import HELD_OUT, HeldOut, held_out_sets, split, write_losses
+from lark_engine.training.packing import Layout
 
+log = logging.getLogger(__name__)
+
+EVENTS = "events.jsonl"
 SUMMARY = "summary.json"
 SPEC = "spec.json"
 ERROR = "error.json"
 RESUME_DIR = "resume"
+_EVALUATIONS = 10  # while training, unless the config says how often
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +49,14 @@ class TrainSpec:
     config: TrainConfig
     student: ModelRef
     train_path: Path
+    eval_path: Path | None
     folder: Path
     deepspeed: dict[str, Any] | None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process holds all weights (ZeRO-3)."""
+        return self.deepspeed is not None and self.deepspeed.get("zero_optimization", {}).get("stage") == 3
 
     def write(self) -> Path:
         """Write spec.json into the run's folder."""
@@ -44,7 +64,8 @@ class TrainSpec:
         values = {
             "config": self.config.model_dump(mode="json"), "deepspeed": self.deepspeed,
             "student": {"name": self.student.name, "path": str(self.student.path), "content": self.student.content},
-            "train_path": str(self.train_path), "folder": str(self.folder),
+            "train_path": str(self.train_path), "eval_path": self.eval_path and str(self.eval_path),
+            "folder": str(self.folder),
         }  # fmt: skip
         write_json(path, values)
         return path
@@ -56,53 +77,106 @@ class TrainSpec:
         return cls(
             config=TrainConfig.parse(values["config"], str(path)), student=ModelRef(**student),
             train_path=Path(values["train_path"]), folder=Path(values["folder"]), deepspeed=values["deepspeed"],
+            eval_path=Path(values["eval_path"]) if values["eval_path"] else None,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """What a run computes on: trajectories to train on, their forward passes, and what is held out."""
+
+    training_set: TrainingSet
+    layout: Layout
+    held_out: list[HeldOut]
 
 
 def run(spec: TrainSpec) -> None:
     """Train to the end, from the newest complete checkpoint if there is one; saves model/ or adapter/, summary.json.
 
-    Errors: `TrainingError` for a non-finite loss; `StudentError`, `PoolError` for inputs that cannot be used.
+    Errors: `TrainingError` for a non-finite loss; `StudentError`, `PoolError`, `ConfigError` for inputs that cannot be
+    used; `StoreError` when the disk has no room; `StoppedEarly` after the checkpoint that it was to stop after.
     """
     import torch
-    from transformers import PrinterCallback
-
-    from lark_engine.training.trainer import EventCallback, WeightedTrainer
 
     config = spec.config
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     tokenizer = load_tokenizer(spec.student, trust_remote_code=config.trust_remote_code)
-    renderer = ChatRenderer(tokenizer, render=config.render, chat_template=config.chat_template, name=spec.student.name)
-    training_set = build_training_set(read_train_file(spec.train_path), renderer, config)
-    order = lay_out(len(training_set.examples), config)
-    arguments = _training_arguments(spec, num_steps=len(order))
+    data = read_data(spec, tokenizer)
+    arguments = _training_arguments(spec, data)
     if spec.deepspeed:
         # ZeRO-3 builds the model in shards: its process group must be there first.
         import deepspeed
 
         deepspeed.init_distributed(dist_backend="gloo" if config.device == "cpu" else "nccl", verbose=False)
-    model = _build_model(spec)
-    trainer = WeightedTrainer(
-        model=model, args=arguments, train_dataset=ScheduledExamples(training_set.examples, order),
-        data_collator=collate, training_set=training_set,
-        callbacks=[EventCallback(EventLog(spec.folder / "events.jsonl", "train"))],
-    )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)  # events.jsonl and the progress bar say the same
-    resume = newest_complete_checkpoint(spec.folder / RESUME_DIR)
+    model = build_model(spec, arguments.device)
+    trainer = _trainer(model, spec, data, arguments)
+    resume_dir = spec.folder / RESUME_DIR
+    if trainer.is_world_process_zero():
+        checkpoints.remove_torn(resume_dir)
+    trainer.accelerator.wait_for_everyone()
+    resume = checkpoints.newest_complete_checkpoint(resume_dir)
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
-            f"training does not fit on {config.device}; lower --batch-size (the global batch stays), turn on "
+            f"training does not fit on {config.device}; lower --pack-length (what is learned stays the same), turn on "
             "--gradient-checkpointing, or lower --max-length; with the first two, running again resumes"
         ) from error
-    _save(trainer, tokenizer, spec, training_set)
+    if trainer.state.global_step < data.layout.num_steps:
+        raise StoppedEarly(
+            f"stopped after step {trainer.state.global_step} of {data.layout.num_steps}, which is saved; run the same "
+            "command without --stop-after-checkpoint to go on"
+        )
+    if data.held_out and trainer.state.global_step % arguments.eval_steps:
+        trainer.evaluate()
+    _save(trainer, tokenizer, spec, data)
     del trainer, model
     free_device_memory()
 
 
-def _build_model(spec: TrainSpec) -> Any:
-    """The student, with a LoRA adapter around it when that is asked for; float32 master weights for full training."""
+def read_data(spec: TrainSpec, tokenizer: Any) -> RunData:
+    """Read, render, split and lay out the data of a run. Errors: those of `run` that concern the data."""
+    config = spec.config
+    renderer = ChatRenderer(tokenizer, render=config.render, chat_template=config.chat_template, name=spec.student.name)
+    lines, held_out_lines = split(read_train_file(spec.train_path), config.eval_share)
+    training_set = build_training_set(lines, renderer, config)
+    return RunData(
+        training_set=training_set, layout=lay_out(training_set, config),
+        held_out=held_out_sets(held_out_lines, renderer, config, spec.eval_path),
+    )  # fmt: skip
+
+
+def describe(config: TrainConfig, layout: Layout) -> str:
+    """The run in a sentence: steps, the global batch and what it is made of, and what is computed for nothing."""
+    passes = f"{layout.grad_accum} forward pass{'es' if layout.grad_accum > 1 else ''}"
+    how = "packed" if config.packing else "padded"
+    devices = f"{config.num_processes} process{'es' if config.num_processes > 1 else ''}"
+    return (
+        f"{layout.num_steps:,} steps; global batch {config.global_batch} = {devices} × {passes}, {how}, of at most "
+        f"{layout.longest:,} tokens; {layout.computed_per_token:.2f} tokens computed per useful one, devices "
+        f"{layout.efficiency:.1%} busy"
+    )
+
+
+def build_model(spec: TrainSpec, device: Any) -> Any:
+    """The student on its device, ready to train: weights, adapter, objective and attention."""
+    import torch
+
+    from lark_engine.training.objective import prepare
+
+    config = spec.config
+    model = _load(spec)
+    if not spec.is_sharded:
+        model.to(device)
+    prepare(
+        model, packing=config.packing, name=spec.student.name, can_run=not spec.is_sharded,
+        autocast=torch.bfloat16 if config.dtype == "bfloat16" else None,
+    )  # fmt: skip
+    return model
+
+
+def _load(spec: TrainSpec) -> Any:
+    """The student on the CPU, with a LoRA adapter when that is asked for; float32 master weights for full training."""
     import torch
     from transformers import set_seed
 
@@ -131,17 +205,45 @@ def _build_model(spec: TrainSpec) -> Any:
     return model.train()
 
 
-def _training_arguments(spec: TrainSpec, num_steps: int) -> Any:
-    """Our config in transformers' words. The schedule of examples holds every epoch, so theirs is one epoch."""
+def _trainer(model: Any, spec: TrainSpec, data: RunData, arguments: Any) -> Any:
+    from transformers import PrinterCallback
+
+    from lark_engine.training.objective import kernel
+    from lark_engine.training.trainer import HealthCallback, WeightedTrainer, reporters
+
+    config, layout = spec.config, data.layout
+    examples = data.training_set.examples
+    run_log = RunLog(EventLog(spec.folder / EVENTS, "train"), layout.step_tokens, config.logging_steps, config.device)
+    trainer = WeightedTrainer(
+        model=model, args=arguments, train_dataset=MicroBatches(examples, layout.bins, packing=config.packing),
+        eval_dataset=data.held_out or None, data_collator=lambda rows: rows[0], examples=examples,
+        held_out=data.held_out, keep=config.keep, stop_after_checkpoint=config.stop_after_checkpoint, run_log=run_log,
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # events.jsonl and the progress bar say the same
+    # First, so that what it adds to the logs reaches the reporters.
+    trainer.callback_handler.callbacks.insert(0, HealthCallback(run_log))
+    if trainer.is_world_process_zero():
+        for callback in reporters(config.report_to, spec.folder):
+            trainer.add_callback(callback)
+        note = describe(config, layout)
+        if config.packing:
+            note += f"; {kernel(arguments.device, torch_dtype(config.dtype))}"
+        run_log.note(0, note)
+        log.info("%s", note)
+    return trainer
+
+
+def _training_arguments(spec: TrainSpec, data: RunData) -> Any:
+    """Our config in transformers' words. The layout holds every forward pass in order, so theirs is one epoch."""
     from transformers import TrainingArguments
 
-    config = spec.config
+    config, num_steps = spec.config, data.layout.num_steps
     return TrainingArguments(
         output_dir=str(spec.folder / RESUME_DIR),
         num_train_epochs=1,
         max_steps=num_steps,
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.grad_accum,
+        per_device_train_batch_size=1,  # one item of the dataset is one forward pass
+        gradient_accumulation_steps=data.layout.grad_accum,
         learning_rate=config.lr,
         lr_scheduler_type=config.scheduler,
         warmup_steps=round(config.warmup_ratio * num_steps),
@@ -156,23 +258,26 @@ def _training_arguments(spec: TrainSpec, num_steps: int) -> Any:
         seed=config.seed,
         save_strategy="steps",
         save_steps=config.save_steps,
-        # A checkpoint counts once it is marked complete, which is after older ones are removed: keep one more.
-        save_total_limit=config.keep + 1,
-        logging_steps=config.logging_steps,
+        logging_steps=1,  # of the Trainer; config.logging_steps thins out the events
         logging_nan_inf_filter=False,
+        eval_strategy="steps" if data.held_out else "no",
+        eval_steps=config.eval_steps or max(1, num_steps // _EVALUATIONS),
+        eval_on_start=bool(data.held_out),
         deepspeed=spec.deepspeed,
         use_cpu=config.device == "cpu",
         ddp_find_unused_parameters=False,
-        ddp_backend="gloo" if config.device == "cpu" and config.nproc_per_node > 1 else None,
+        ddp_backend="gloo" if config.device == "cpu" and config.num_processes > 1 else None,
         remove_unused_columns=False,
         dataloader_pin_memory=config.device != "cpu",
         report_to=[],
+        run_name=spec.folder.name,
+        project="lark-studio",
         disable_tqdm=not sys.stderr.isatty(),
         average_tokens_across_devices=False,
     )
 
 
-def _save(trainer: Any, tokenizer: Any, spec: TrainSpec, training_set: TrainingSet) -> None:
+def _save(trainer: Any, tokenizer: Any, spec: TrainSpec, data: RunData) -> None:
     """Save the adapter, or the model in the precision that the student was stored in; then the summary."""
     from transformers import AutoConfig
 
@@ -188,25 +293,38 @@ def _save(trainer: Any, tokenizer: Any, spec: TrainSpec, training_set: TrainingS
         state = _stored_state(model, state or model.state_dict(), stored)
         model.config.dtype = stored
         model.config.use_cache = True
+        checkpoints.require_space(spec.folder, sum(t.numel() * t.itemsize for t in state.values()), "the trained model")
     model.save_pretrained(target, state_dict=state)
     tokenizer.save_pretrained(target)
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    write_json(
-        spec.folder / SUMMARY,
-        {
-            "num_sequences": len(training_set.examples),
-            "num_truncated": training_set.num_truncated,
-            "response_tokens": training_set.num_response_tokens,
-            "drops": training_set.drops,
+    if data.held_out:
+        write_losses(data.held_out, spec.folder / HELD_OUT)
+    write_json(spec.folder / SUMMARY, _summary(trainer, spec, data, model))
+
+
+def _summary(trainer: Any, spec: TrainSpec, data: RunData, model: Any) -> dict[str, Any]:
+    losses = list(read_curve(spec.folder / EVENTS).values())
+    held_out = {f"eval_{held.name}_loss": sum(held.losses) / len(held.losses) for held in data.held_out}
+    return {
+        "counts": {
+            "num_sequences": len(data.training_set.examples),
+            "num_truncated": data.training_set.num_truncated,
             "num_steps": trainer.state.global_step,
-            "global_batch": config.global_batch,
-            "first_loss": losses[0] if losses else None,
-            "last_loss": losses[-1] if losses else None,
+            "global_batch": spec.config.global_batch,
+            "num_forward_passes": len(data.layout.bins),
+            "tokens_seen": data.layout.tokens,
+            "num_held_out": sum(len(held.examples) for held in data.held_out),
+        },
+        "metrics": {
+            "first_loss": losses[0],
+            "last_loss": losses[-1],
             "trainable_parameters": sum(
                 getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad
             ),
+            **held_out,
         },
-    )
+        "tokens": data.training_set.num_response_tokens,
+        "drops": data.training_set.drops,
+    }
 
 
 def _stored_state(model: Any, state: dict[str, Any], dtype: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from lark_engine.chat import read_template
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError, PoolError
+from lark_engine.evaluation.benchmarks import load_benchmark
 from lark_engine.models import context_length, resolve_device, resolve_dtype, resolve_student
 from lark_engine.recipes import deepspeed_config
 from lark_engine.selection.select import TRAIN
@@ -20,7 +21,7 @@ from lark_engine.training.examples import read_train_file
 from lark_engine.training.sft import RESUME_DIR, SUMMARY, TrainSpec
 
 # To be raised when a change of the code changes what is learned from the same options and inputs.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,12 @@ def plan_train(config: TrainConfig, workspace: Workspace, data: TrainData) -> tu
     values = {**resolved.identity(), "chat_template": template, "deepspeed": deepspeed}
     if config.method == "full":
         values = {name: value for name, value in values.items() if not name.startswith("lora_")}
-    identity = {"student": student.content, "data": data.content, "version": VERSION}
+    measured = train_data(config.eval_data, workspace) if config.eval_data else None
+    identity: dict[str, Any] = {"student": student.content, "data": data.content, "version": VERSION}
+    if measured:
+        identity["eval_data"] = measured.content
+    if config.eval_benchmarks:
+        identity["eval_benchmarks"] = {b.name: b.content for b in map(load_benchmark, config.eval_benchmarks)}
     plan = Plan(
         kind="checkpoints",
         name=checkpoint_name(config),
@@ -84,7 +90,10 @@ def plan_train(config: TrainConfig, workspace: Workspace, data: TrainData) -> tu
         seed=config.seed,
     )
     folder = workspace.folder(plan)
-    spec = TrainSpec(config=resolved, student=student, train_path=data.path, folder=folder, deepspeed=deepspeed)
+    spec = TrainSpec(
+        config=resolved, student=student, train_path=data.path, eval_path=measured.path if measured else None,
+        folder=folder, deepspeed=deepspeed,
+    )  # fmt: skip
     return plan, spec
 
 
@@ -97,15 +106,16 @@ def checkpoint_name(config: TrainConfig) -> str:
 def train(config: TrainConfig, workspace: Workspace, data: TrainData, *, rank: int | None = None) -> Artifact | None:
     """Train, or return the finished checkpoint. `rank` is set when torchrun started this process.
 
-    Only rank 0 builds the artifact; the other ranks train along and return None.
+    Only rank 0 of machine 0 builds the artifact; other ranks and other machines train along and return None. Errors:
+    those of `plan_train` and of `launch.launch`.
     """
     from lark_engine.training.launch import launch
 
     plan, spec = plan_train(config, workspace, data)
     read_train_file(data.path)  # a bad line is found before a model is loaded on every rank
-    if rank:
+    if rank or config.node_rank:
         if not workspace.find(plan):
-            launch(spec, joined=True)
+            launch(spec, joined=rank is not None)
         return None
 
     def make(draft: Draft) -> None:
@@ -120,7 +130,5 @@ def _describe(draft: Draft, spec: TrainSpec) -> None:
     summary: dict[str, Any] = json.loads((draft.path / SUMMARY).read_text())
     shutil.rmtree(draft.path / RESUME_DIR)
     draft.device = spec.config.device
-    draft.tokens = summary["response_tokens"]
-    draft.drops = summary["drops"]
-    draft.counts = {name: summary[name] for name in ("num_sequences", "num_truncated", "num_steps", "global_batch")}
-    draft.metrics = {name: summary[name] for name in ("first_loss", "last_loss", "trainable_parameters")}
+    draft.tokens, draft.drops = summary["tokens"], summary["drops"]
+    draft.counts, draft.metrics = summary["counts"], summary["metrics"]

@@ -1,4 +1,4 @@
-"""The objective of METHOD.md 6: weights count, and batching does not change the gradient."""
+"""The objective of METHOD.md 6: weights count, and how a step is computed does not change its gradient."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from lark_engine.chat import ChatRenderer
 from lark_engine.config import TrainConfig
-from lark_engine.errors import PoolError, TrainingError
+from lark_engine.errors import ConfigError, PoolError, StudentError, TrainingError
+from lark_engine.training import objective
 from lark_engine.training.examples import (
-    PADDING,
-    ScheduledExamples,
+    Example,
+    MicroBatches,
     build_training_set,
-    collate,
+    lay_out,
+    micro_batch,
     read_train_file,
     schedule,
 )
-from lark_engine.training.loss import sequence_weights, token_coefficients, weighted_loss
-from tests.training.conftest import WEIGHTS
+from lark_engine.training.loss import Loss, sequence_weights, token_coefficients
+from tests.training.conftest import WEIGHTS, write_train_file
+from tests.training.gradients import WAYS, Gradients, difference, formula_gradient, step_gradient
 
 Make = Callable[..., TrainConfig]
 
@@ -40,12 +42,190 @@ def test_units_share_out_by_trajectory_or_by_token() -> None:
     assert token_coefficients(weight, tokens, "token").tolist() == [0.05, 0.05]
 
 
-def test_the_loss_by_hand() -> None:
-    logits = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [0.0, 0.0]]])
-    ids = torch.tensor([[0, 1, 1]])
-    coefficient = torch.tensor([[0.0, 0.0, 0.5]])
-    expected = 0.5 * F.cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([1])).item() / 4
-    assert weighted_loss(logits, ids, coefficient, torch.tensor(4)).item() == pytest.approx(expected)
+@pytest.mark.parametrize("unit", ["trajectory", "token"])
+@pytest.mark.parametrize("way", [name for name, changes in WAYS.items() if "deepspeed" not in changes])
+def test_the_gradient_of_a_step_is_the_formulas(
+    tiny_config: Make, train_path: Path, tmp_path: Path, way: str, unit: str
+) -> None:
+    config = tiny_config(unit=unit, **WAYS[way])
+    ours = step_gradient(config, train_path, tmp_path / "run")
+    assert difference(ours, formula_gradient(config, train_path, WEIGHTS)) <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [name for name, changes in WAYS.items() if "deepspeed" in changes])
+def test_the_gradient_of_two_ranks_is_the_formulas(
+    tiny_config: Make, train_path: Path, tmp_path: Path, way: str
+) -> None:
+    config = tiny_config(**WAYS[way])
+    ours = step_gradient(config, train_path, tmp_path / "run")
+    assert difference(ours, formula_gradient(config, train_path, WEIGHTS)) <= 1e-5
+
+
+@pytest.mark.slow
+def test_in_bfloat16_two_ranks_have_the_gradient_of_one(tiny_config: Make, train_path: Path, tmp_path: Path) -> None:
+    """The same forward passes on one and on two: gradients of 16 bits are added up and sent in 32."""
+    alone, together = (
+        step_gradient(
+            tiny_config(dtype="bfloat16", packing=False, nproc_per_node=n, deepspeed="zero2"),
+            train_path,
+            tmp_path / str(n),
+        )
+        for n in (1, 2)
+    )
+    assert difference(together, alone) <= 1e-3
+
+
+def contribution(gradient: Gradients, total_weight: float) -> Gradients:
+    """Σ q_i G_i of a step, free of the constant that makes the mean weight 1."""
+    return {name: value * total_weight for name, value in gradient.items()}
+
+
+def test_doubling_a_weight_doubles_its_trajectorys_share(tiny_config: Make, tmp_path: Path) -> None:
+    """With one sequence in a forward pass too, where the released trainers cancel the weight."""
+    config = tiny_config(packing=False, batch_size=1, global_batch=7)
+
+    def run(name: str, weights: list[float]) -> Gradients:
+        path = write_train_file(tmp_path / f"{name}.jsonl", weights)
+        return contribution(step_gradient(config, path, tmp_path / name), sum(weights))
+
+    once, twice, thrice = (run(f"w{n}", [*WEIGHTS[:3], n * WEIGHTS[3], *WEIGHTS[4:]]) for n in (1, 2, 3))
+    share = {name: twice[name] - once[name] for name in once}
+    assert difference({name: thrice[name] - once[name] for name in once}, {n: 2 * g for n, g in share.items()}) <= 1e-4
+
+
+def test_weights_of_all_one_are_plain_trajectory_mean_fine_tuning(
+    tiny_config: Make, train_path: Path, tmp_path: Path
+) -> None:
+    ones = write_train_file(tmp_path / "ones.jsonl", [1.0] * len(WEIGHTS))
+    plain = formula_gradient(tiny_config(), ones, [1.0] * len(WEIGHTS))
+    assert difference(step_gradient(tiny_config(), ones, tmp_path / "a"), plain) <= 1e-5
+    uniform = step_gradient(tiny_config(weighting="uniform"), train_path, tmp_path / "b")
+    assert difference(uniform, plain) <= 1e-5
+    weighted = step_gradient(tiny_config(), train_path, tmp_path / "c")
+    assert difference(weighted, plain) > 0.05
+
+
+def drawn(*lengths: int, vocabulary: int = 320, seed: int = 0) -> list[Example]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        Example(
+            ids=torch.randint(vocabulary, (n,), generator=generator).tolist(), num_prompt_tokens=2, coefficient=1.0,
+            problem_id="", candidate_id="", teacher="",
+        )
+        for n in lengths
+    ]  # fmt: skip
+
+
+def taught(model: Any, packing: bool = True) -> Any:
+    objective.prepare(model.eval(), packing=packing, name="tiny", autocast=None)
+    return model
+
+
+def nll(model: Any, examples: list[Example]) -> torch.Tensor:
+    with torch.no_grad():
+        return Loss(*model(**micro_batch(examples, packing=True))).nll_T
+
+
+@pytest.fixture(params=["llama", "mistral with a window of 4"])
+def tiny_model(request: pytest.FixtureRequest, tiny_model_dir: Path) -> Any:
+    from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+
+    if request.param == "llama":
+        return AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    torch.manual_seed(0)
+    return MistralForCausalLM(
+        MistralConfig(
+            vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=8, sliding_window=4,
+        )
+    )  # fmt: skip
+
+
+def test_attention_never_crosses_into_a_neighbor(tiny_model: Any) -> None:
+    model = taught(tiny_model)
+    middle, before, after = *drawn(11), drawn(7, 9), drawn(7, 9, seed=1)
+    alone = nll(model, [middle])
+    for first, last in (before, after):
+        row = nll(model, [first, middle, last])
+        assert torch.equal(row[5:14], nll(model, [before[0], middle, before[1]])[5:14])
+        assert torch.allclose(row[5:14], alone, atol=1e-5)
+    assert not torch.allclose(nll(model, [before[0]]), nll(model, [after[0]]), atol=1e-2)
+
+
+def test_a_student_that_cannot_be_packed_is_refused_with_the_way_out() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    config = LlamaConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        rope_parameters=rope,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"has positions of kind dynamic, .*cannot be packed; use --no-packing"):
+        taught(LlamaForCausalLM(config))
+    taught(LlamaForCausalLM(config), packing=False)
+
+
+def test_a_neighbor_that_is_seen_is_noticed_before_training(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from lark_engine.training import attention
+
+    monkeypatch.setattr(attention, "NAME", "sdpa")  # which takes a packed row for one trajectory
+    with pytest.raises(ConfigError, match=r"(sliding windows|see each other).*cannot be packed"):
+        taught(AutoModelForCausalLM.from_pretrained(tiny_model_dir))
+
+
+def test_logits_made_in_an_unknown_way_are_noticed_before_training(tiny_model_dir: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    class Scaled(LlamaForCausalLM):  # type: ignore[misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits * 3
+            return output
+
+    with pytest.raises(StudentError, match="its logits are made in a way that training does not know"):
+        taught(Scaled.from_pretrained(tiny_model_dir), packing=False)
+
+
+def test_a_taught_model_still_answers_with_its_logits(tiny_model_dir: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    ids = torch.tensor([drawn(9)[0].ids])
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model_dir)(input_ids=ids).logits
+    model = taught(AutoModelForCausalLM.from_pretrained(tiny_model_dir), packing=False)
+    assert torch.equal(model(input_ids=ids).logits, plain)
+
+
+def test_the_schedule_shows_every_example_once_an_epoch(tiny_config: Make) -> None:
+    def steps(**changes: Any) -> list[tuple[int, ...]]:
+        return schedule([10] * 7, tiny_config(**{"epochs": 2, "global_batch": 4, **changes}))
+
+    assert [len(step) for step in steps()] == [4, 3, 4, 3]
+    assert sorted([*steps()[0], *steps()[1]]) == sorted([*steps()[2], *steps()[3]]) == list(range(7))
+    assert steps()[:2] != steps()[2:]
+    assert steps() == steps()
+    assert steps() != steps(seed=1)
+    assert [len(step) for step in steps(max_steps=3)] == [4, 3, 4]
+    assert [len(step) for step in steps(epochs=0.5)] == [4]
+    assert [len(step) for step in steps(max_tokens=71)] == [4, 3, 4]
+    assert [len(step) for step in steps(max_tokens=70)] == [4, 3]
+
+
+def test_a_device_without_a_trajectory_adds_nothing_to_the_loss(tiny_model_dir: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    for packing in (True, False):
+        model = taught(AutoModelForCausalLM.from_pretrained(tiny_model_dir), packing)
+        inputs = MicroBatches([], [()], packing=packing)[0]
+        assert inputs.pop("numbers").tolist() == []
+        loss = Loss(*model(**inputs)).value
+        loss.backward()
+        assert loss.item() == 0.0
+        assert all(float(p.grad.abs().sum()) == 0.0 for p in model.parameters())
 
 
 def training_set(config: TrainConfig, path: Path) -> Any:
@@ -55,75 +235,11 @@ def training_set(config: TrainConfig, path: Path) -> Any:
     return build_training_set(read_train_file(path), renderer, config)
 
 
-def gradient(config: TrainConfig, path: Path, rows: list[list[int]]) -> torch.Tensor:
-    """Gradient of one optimizer step over the given micro-batches, through our loss."""
-    from transformers import AutoModelForCausalLM
-
-    examples = training_set(config, path).examples
-    model = AutoModelForCausalLM.from_pretrained(config.student, dtype=torch.float32)
-    data = ScheduledExamples(examples, np.arange(len(examples)))
-    count = torch.tensor(sum(len(r) for r in rows))
-    for numbers in rows:
-        batch = collate([data[n] for n in numbers])
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        weighted_loss(logits, batch["input_ids"], batch["coefficient"], count).backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
-
-
-def formula_gradient(config: TrainConfig, path: Path, numbers: list[int]) -> torch.Tensor:
-    """(1/N) Σ w_i · mean CE_i, written from the formula, one sequence at a time."""
-    from transformers import AutoModelForCausalLM
-
-    examples = training_set(config, path).examples
-    mean_weight = sum(WEIGHTS) / len(WEIGHTS)
-    model = AutoModelForCausalLM.from_pretrained(config.student, dtype=torch.float32)
-    total = torch.zeros(())
-    for n in numbers:
-        ids, start = torch.tensor(examples[n].ids), examples[n].num_prompt_tokens
-        logits = model(input_ids=ids[None]).logits[0, start - 1 : -1]
-        total = total + WEIGHTS[n] / mean_weight * F.cross_entropy(logits, ids[start:]) / len(numbers)
-    total.backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
-
-
-@pytest.mark.parametrize("rows", [[[0, 1, 2, 3]], [[0], [1], [2], [3]], [[0, 3], [1], [2]]])
-def test_the_gradient_is_the_formulas_however_the_batch_is_cut(
-    tiny_config: Make, train_path: Path, rows: list[list[int]]
-) -> None:
-    config = tiny_config()
-    ours = gradient(config, train_path, rows)
-    expected = formula_gradient(config, train_path, [0, 1, 2, 3])
-    assert torch.linalg.vector_norm(ours - expected) <= 1e-5 * torch.linalg.vector_norm(expected)
-
-
-def test_with_one_sequence_in_a_micro_batch_its_weight_still_counts(tiny_config: Make, train_path: Path) -> None:
-    """The released trainers divide by the micro-batch's weight sum, which cancels the weight exactly."""
-    config = tiny_config()
-    weighted = gradient(config, train_path, [[0]])
-    uniform = gradient(tiny_config(weighting="uniform"), train_path, [[0]])
-    ratio = WEIGHTS[0] / (sum(WEIGHTS) / len(WEIGHTS))
-    assert torch.linalg.vector_norm(weighted) / torch.linalg.vector_norm(uniform) == pytest.approx(ratio, rel=1e-4)
-
-
-def test_the_schedule_shows_every_example_once_an_epoch_and_pads_the_last_step(tiny_config: Make) -> None:
-    order = schedule(7, tiny_config(epochs=2, global_batch=4))
-    assert order.shape == (4, 4)
-    for epoch in (order[:2], order[2:]):
-        assert sorted(epoch.ravel().tolist()) == [PADDING, 0, 1, 2, 3, 4, 5, 6]
-    assert order[:2].tolist() != order[2:].tolist()
-    assert (schedule(7, tiny_config(epochs=2, global_batch=4)) == order).all()
-    assert (schedule(7, tiny_config(epochs=2, global_batch=4, seed=1)) != order).any()
-    assert schedule(7, tiny_config(max_steps=3)).shape == (3, 4)
-    assert schedule(7, tiny_config(epochs=0.5)).shape == (1, 4)
-
-
-def test_padding_of_the_schedule_adds_nothing_to_the_loss() -> None:
-    batch = collate([ScheduledExamples([], np.array([PADDING]))[0]])
-    assert batch["coefficient"].tolist() == [[0.0, 0.0]]
-    logits = torch.zeros(1, 2, 5, requires_grad=True)
-    loss = weighted_loss(logits, batch["input_ids"], batch["coefficient"], torch.tensor(1))
-    loss.backward()
-    assert loss.item() == 0.0
+def test_without_packing_the_batch_sizes_must_add_up(tiny_config: Make, train_path: Path) -> None:
+    examples = training_set(tiny_config(), train_path)
+    assert lay_out(examples, tiny_config(packing=False, batch_size=2)).grad_accum == 2
+    with pytest.raises(ConfigError, match=r"global_batch 4 is no multiple of batch_size 3 × 1 processes"):
+        lay_out(examples, tiny_config(packing=False, batch_size=3))
 
 
 def test_cut_and_dropped_sequences_are_counted(tiny_config: Make, train_path: Path) -> None:

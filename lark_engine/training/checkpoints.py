@@ -1,0 +1,62 @@
+"""Checkpoints that a run is resumed from: which are whole, how many are kept, and whether another one fits."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lark_engine.errors import StoreError
+from lark_engine.store.atomic import write_text
+
+COMPLETE = "COMPLETE"  # a file of this name says that the checkpoint was saved to its end
+_SPARE_BYTES = 64 << 20
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run that were saved to their end, by step number."""
+    return [path for path in _checkpoints(folder) if (path / COMPLETE).exists()]
+
+
+def newest_complete_checkpoint(folder: Path) -> Path | None:
+    """The resumable checkpoint with the highest step number that was saved to its end."""
+    return max(complete_checkpoints(folder), key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which it was saved."""
+    return int(checkpoint.name.split("-")[1])
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove checkpoints that a kill left unfinished, so that they neither count nor mix with new ones."""
+    for path in _checkpoints(folder):
+        if not (path / COMPLETE).exists():
+            shutil.rmtree(path)
+
+
+def finish(checkpoint: Path, keep: int) -> None:
+    """Mark a checkpoint as whole, then remove all but the newest `keep`. In this order: one is always there."""
+    write_text(checkpoint / COMPLETE, "")
+    for old in sorted(complete_checkpoints(checkpoint.parent), key=step_of)[:-keep]:
+        # Without its mark first: a half-removed checkpoint must not be resumed from.
+        (old / COMPLETE).unlink()
+        shutil.rmtree(old)
+
+
+def require_space(folder: Path, num_bytes: int, what: str) -> None:
+    """Errors: `StoreError` when the disk under `folder` has too little room left for `num_bytes` more."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes + _SPARE_BYTES:
+        raise StoreError(
+            f"{folder}: {what} needs {num_bytes / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB left; free some, "
+            "or lower --keep; running the same command again resumes from the last complete checkpoint"
+        )
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
