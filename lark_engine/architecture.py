@@ -14,6 +14,30 @@ _PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 _ROPE_OF_THE_LONGEST = {"dynamic", "longrope"}
 
 
+# Projections of attention and feed-forward that a LoRA adapter goes on, for architectures that do not name them as
+# Llama does. Experts of a mixture are fused parameters, which adapters do not go on.
+_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_NEOX = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+_EXPERTS = ("q_proj", "k_proj", "v_proj", "o_proj")
+_LORA_TARGETS = {
+    "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    "phi": ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
+    "glm": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"),
+    "glm4": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"),
+    "starcoder2": ("q_proj", "k_proj", "v_proj", "o_proj", "c_fc", "c_proj"),
+    "opt": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+    "gptj": ("q_proj", "k_proj", "v_proj", "out_proj", "fc_in", "fc_out"),
+    "gpt2": ("c_attn", "c_proj", "c_fc"),
+    "gpt_neox": _NEOX, "falcon": _NEOX, "bloom": _NEOX,
+    "mixtral": _EXPERTS, "qwen2_moe": _EXPERTS, "qwen3_moe": _EXPERTS, "olmoe": _EXPERTS, "gpt_oss": _EXPERTS,
+}  # fmt: skip
+
+
+def lora_targets(model_type: str) -> tuple[str, ...]:
+    """Modules that get an adapter, by the `model_type` of a config; Llama's names for an unknown one."""
+    return _LORA_TARGETS.get(model_type, _LLAMA)
+
+
 class LogitTransform(NamedTuple):
     """What an architecture does to the output projection z: `scale`·z, then `softcap`·tanh(z / `softcap`)."""
 

@@ -305,8 +305,9 @@ class TrainConfig(StageConfig):
     lora_alpha: int = option(128, "LoRA alpha", ge=1)
     lora_dropout: float = option(0.05, "LoRA dropout", ge=0, lt=1)
     lora_targets: tuple[str, ...] = option(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        "modules that get an adapter; all-linear = every linear layer",
+        ("auto",),
+        "modules that get an adapter; auto = every projection of attention and feed-forward, by architecture; "
+        "all-linear = every linear layer",
     )
     deepspeed: str | None = option(None, "DeepSpeed configuration: zero2, zero2_bf16, zero3, or a JSON file")
     nproc_per_node: int = option(1, "training processes (devices) on each machine", identity=False, ge=1)

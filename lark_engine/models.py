@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from lark_engine.config import Device, Dtype
 from lark_engine.errors import DeviceError, StudentError, first_line
+from lark_engine.store.atomic import make_dir, require_space
 from lark_engine.store.fingerprint import hash_model_dir
-from lark_engine.store.workspace import Artifact, InputRef, Workspace, slug
+from lark_engine.store.workspace import Artifact, InputRef, Workspace, read_json, slug
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py"]
 STUDENT_DIR = "model"
 ADAPTER_DIR = "adapter"
+BASE_MODEL = "base_model.json"  # beside an adapter: the name and content of the model that it was trained on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,12 @@ def resolve_model(name: str, workspace: Workspace) -> ModelRef:
     if folder.is_dir() and (folder / "adapter_config.json").is_file():
         base_name = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
         base = resolve_student(base_name, workspace)
+        expected = read_json(folder / BASE_MODEL)["content"] if (folder / BASE_MODEL).is_file() else base.content
+        if base.content != expected:
+            raise StudentError(
+                f"{folder}: this adapter was trained on other weights than {base.path} holds now ({expected}, found "
+                f"{base.content}); set base_model_name_or_path in its adapter_config.json to the right ones"
+            )
         content = hash_model_dir(folder, workspace.memo_dir)
         return ModelRef(name=slug(folder.name), path=folder.absolute(), content=content, base=base)
     return resolve_student(name, workspace)
@@ -214,10 +222,38 @@ def load_model(model: ModelRef, *, dtype: str, device: str, trust_remote_code: b
         raise StudentError(f"{model.base_path}: the model cannot be loaded: {first_line(error)}") from error
 
 
+def save_weights(
+    model: Any, folder: Path, *, like: ModelRef, state: dict[str, Any] | None = None, trust_remote_code: bool = False
+) -> None:
+    """Save a whole model in the precision that `like` is stored in, with one copy of tied weights.
+
+    `state`: the weights, where the model does not hold them itself. Errors: `StoreError` when the disk has no room.
+    """
+    from transformers import AutoConfig
+
+    stored = AutoConfig.from_pretrained(like.base_path, trust_remote_code=trust_remote_code).dtype
+    tied = set(model.all_tied_weights_keys)
+    weights = {
+        name: tensor.to(stored) if tensor.is_floating_point() else tensor
+        for name, tensor in (state or model.state_dict()).items()
+        if name not in tied
+    }
+    make_dir(folder)
+    require_space(folder, sum(tensor.numel() * tensor.itemsize for tensor in weights.values()), "the model")
+    model.config.dtype = stored
+    model.config.use_cache = True
+    model.save_pretrained(folder, state_dict=weights)
+
+
 def context_length(model: ModelRef) -> int | None:
     """The longest sequence that the model's config states, in tokens; None where it states none."""
     limit = json.loads((model.base_path / "config.json").read_text()).get("max_position_embeddings")
     return int(limit) if limit else None
+
+
+def model_type(model: ModelRef) -> str:
+    """The architecture's name in the model's config."""
+    return str(json.loads((model.base_path / "config.json").read_text()).get("model_type", ""))
 
 
 def free_device_memory() -> None:

@@ -5,7 +5,7 @@ One module for each group of commands:
 - pool: pool import, pool show
 - score: score
 - select: select
-- train: train full, train lora
+- train: train full, train lora, train merge
 - evaluate: generate, extract, grade, table
 - run: run, demo
 - serve: serve

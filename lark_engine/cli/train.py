@@ -1,4 +1,4 @@
-"""`lark train full` and `lark train lora`."""
+"""`lark train full`, `lark train lora` and `lark train merge`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, done
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError, StoppedEarly
 from lark_engine.options import with_options
-from lark_engine.store.workspace import Workspace
+from lark_engine.store.workspace import Artifact, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,22 @@ def train_lora(
     _train(merged, train_data, recipe, grad_accum, output_dir, Workspace(workspace))
 
 
+@app.command("merge")
+def merge_command(
+    checkpoint: Annotated[str, typer.Argument(help="LoRA checkpoint, by id or unique name")],
+    output_dir: OutputDir = None,
+    workspace: WorkspaceOption = CACHE,
+) -> None:
+    """Merge a LoRA checkpoint into its base model: whole weights that any program loads."""
+    from lark_engine.training.merge import merge
+
+    store = Workspace(workspace)
+    _hand_over(merge(store.resolve("checkpoints", checkpoint), store), store, output_dir)
+
+
 def _train(
     values: dict[str, Any], data: str, recipe: str, grad_accum: int | None, output_dir: Path | None, store: Workspace
 ) -> None:
-    from lark_engine.models import model_of_checkpoint
     from lark_engine.recipes import train_recipe
     from lark_engine.training.train import train, train_data
 
@@ -79,6 +91,13 @@ def _train(
         return
     if checkpoint is None:
         return
+    _hand_over(checkpoint, store, output_dir)
+
+
+def _hand_over(checkpoint: Artifact, store: Workspace, output_dir: Path | None) -> None:
+    """Say what was made, and copy its model to where the user wants it."""
+    from lark_engine.models import model_of_checkpoint
+
     if output_dir:
         shutil.copytree(model_of_checkpoint(checkpoint, store).path, output_dir, dirs_exist_ok=True)
         typer.echo(f"wrote {output_dir}")

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +16,7 @@ from lark_engine.errors import StoreError
 
 # What `replacing` leaves when it is killed matches this.
 PARTIAL = ".*.partial"
+_SPARE_BYTES = 64 << 20
 
 
 @contextlib.contextmanager
@@ -77,6 +79,16 @@ def fsync_dir(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def require_space(folder: Path, num_bytes: int, what: str) -> None:
+    """Errors: `StoreError` when the disk under `folder` has too little room left for `num_bytes` more."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes + _SPARE_BYTES:
+        raise StoreError(
+            f"{folder}: {what} needs {num_bytes / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB left; free some "
+            "and run the same command again: it resumes"
+        )
 
 
 def write_with(path: Path, write: Callable[[IO[bytes]], None]) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lark_engine.errors import StoreError
 from lark_engine.store.atomic import write_text
 
 COMPLETE = "COMPLETE"  # a file of this name says that the checkpoint was saved to its end
-_SPARE_BYTES = 64 << 20
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -41,16 +39,6 @@ def finish(checkpoint: Path, keep: int) -> None:
         # Without its mark first: a half-removed checkpoint must not be resumed from.
         (old / COMPLETE).unlink()
         shutil.rmtree(old)
-
-
-def require_space(folder: Path, num_bytes: int, what: str) -> None:
-    """Errors: `StoreError` when the disk under `folder` has too little room left for `num_bytes` more."""
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes + _SPARE_BYTES:
-        raise StoreError(
-            f"{folder}: {what} needs {num_bytes / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB left; free some, "
-            "or lower --keep; running the same command again resumes from the last complete checkpoint"
-        )
 
 
 def size_of(folder: Path) -> int:

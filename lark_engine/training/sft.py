@@ -14,14 +14,16 @@ from typing import Any
 
 from lark_engine.chat import ChatRenderer
 from lark_engine.config import TrainConfig
-from lark_engine.errors import ConfigError, DeviceError, LarkError, StoppedEarly, first_line
+from lark_engine.errors import ConfigError, DeviceError, LarkError, StoppedEarly
 from lark_engine.models import (
     ADAPTER_DIR,
+    BASE_MODEL,
     STUDENT_DIR,
     ModelRef,
     free_device_memory,
     load_model,
     load_tokenizer,
+    save_weights,
     torch_dtype,
 )
 from lark_engine.store.atomic import write_json
@@ -102,14 +104,14 @@ def run(spec: TrainSpec) -> None:
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     tokenizer = load_tokenizer(spec.student, trust_remote_code=config.trust_remote_code)
     data = read_data(spec, tokenizer)
-    arguments = _training_arguments(spec, data)
+    arguments = make_arguments(spec, data)
     if spec.deepspeed:
         # ZeRO-3 builds the model in shards: its process group must be there first.
         import deepspeed
 
         deepspeed.init_distributed(dist_backend="gloo" if config.device == "cpu" else "nccl", verbose=False)
     model = build_model(spec, arguments.device)
-    trainer = _trainer(model, spec, data, arguments)
+    trainer = make_trainer(model, spec, data, arguments)
     resume_dir = spec.folder / RESUME_DIR
     if trainer.is_world_process_zero():
         checkpoints.remove_torn(resume_dir)
@@ -165,7 +167,7 @@ def build_model(spec: TrainSpec, device: Any) -> Any:
     from lark_engine.training.objective import prepare
 
     config = spec.config
-    model = _load(spec)
+    model = load_student(spec)
     if not spec.is_sharded:
         model.to(device)
     prepare(
@@ -175,7 +177,7 @@ def build_model(spec: TrainSpec, device: Any) -> Any:
     return model
 
 
-def _load(spec: TrainSpec) -> Any:
+def load_student(spec: TrainSpec) -> Any:
     """The student on the CPU, with a LoRA adapter when that is asked for; float32 master weights for full training."""
     import torch
     from transformers import set_seed
@@ -195,17 +197,24 @@ def _load(spec: TrainSpec) -> Any:
         r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=targets,
         bias="none", task_type="CAUSAL_LM",
     )  # fmt: skip
-    try:
-        model = get_peft_model(model, lora)
-    except ValueError as error:
+    if isinstance(targets, list) and (absent := [name for name in targets if not _has_module(model, name)]):
         linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
-        raise ConfigError(f"lora_targets: {first_line(error)}; this model has {', '.join(linear)}") from error
+        raise ConfigError(
+            f"lora_targets: no module of this model is named {', '.join(absent)}; it has {', '.join(linear)}, and "
+            "all-linear takes them all"
+        )
+    model = get_peft_model(model, lora)
     if config.gradient_checkpointing:
         model.enable_input_require_grads()
     return model.train()
 
 
-def _trainer(model: Any, spec: TrainSpec, data: RunData, arguments: Any) -> Any:
+def _has_module(model: Any, name: str) -> bool:
+    return any(n == name or n.endswith(f".{name}") for n, _ in model.named_modules())
+
+
+def make_trainer(model: Any, spec: TrainSpec, data: RunData, arguments: Any) -> Any:
+    """The Trainer of a run, with its log and its callbacks."""
     from transformers import PrinterCallback
 
     from lark_engine.training.objective import kernel
@@ -233,7 +242,7 @@ def _trainer(model: Any, spec: TrainSpec, data: RunData, arguments: Any) -> Any:
     return trainer
 
 
-def _training_arguments(spec: TrainSpec, data: RunData) -> Any:
+def make_arguments(spec: TrainSpec, data: RunData) -> Any:
     """Our config in transformers' words. The layout holds every forward pass in order, so theirs is one epoch."""
     from transformers import TrainingArguments
 
@@ -279,8 +288,6 @@ def _training_arguments(spec: TrainSpec, data: RunData) -> Any:
 
 def _save(trainer: Any, tokenizer: Any, spec: TrainSpec, data: RunData) -> None:
     """Save the adapter, or the model in the precision that the student was stored in; then the summary."""
-    from transformers import AutoConfig
-
     config = spec.config
     target = spec.folder / (ADAPTER_DIR if config.method == "lora" else STUDENT_DIR)
     # DeepSpeed gathers what it sharded (ZeRO-3), which every rank takes part in.
@@ -289,12 +296,10 @@ def _save(trainer: Any, tokenizer: Any, spec: TrainSpec, data: RunData) -> None:
         return
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     if config.method == "full":
-        stored = AutoConfig.from_pretrained(spec.student.path, trust_remote_code=config.trust_remote_code).dtype
-        state = _stored_state(model, state or model.state_dict(), stored)
-        model.config.dtype = stored
-        model.config.use_cache = True
-        checkpoints.require_space(spec.folder, sum(t.numel() * t.itemsize for t in state.values()), "the trained model")
-    model.save_pretrained(target, state_dict=state)
+        save_weights(model, target, like=spec.student, state=state, trust_remote_code=config.trust_remote_code)
+    else:
+        model.save_pretrained(target, state_dict=state)
+        write_json(target / BASE_MODEL, {"name": spec.student.name, "content": spec.student.content})
     tokenizer.save_pretrained(target)
     if data.held_out:
         write_losses(data.held_out, spec.folder / HELD_OUT)
@@ -324,16 +329,6 @@ def _summary(trainer: Any, spec: TrainSpec, data: RunData, model: Any) -> dict[s
         },
         "tokens": data.training_set.num_response_tokens,
         "drops": data.training_set.drops,
-    }
-
-
-def _stored_state(model: Any, state: dict[str, Any], dtype: Any) -> dict[str, Any]:
-    """What is written to disk: one copy of tied weights, in the precision `dtype`."""
-    tied = set(model.all_tied_weights_keys)
-    return {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in state.items()
-        if name not in tied
     }
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lark_engine.architecture import lora_targets
 from lark_engine.chat import read_template
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError, PoolError
 from lark_engine.evaluation.benchmarks import load_benchmark
-from lark_engine.models import context_length, resolve_device, resolve_dtype, resolve_student
+from lark_engine.models import context_length, model_type, resolve_device, resolve_dtype, resolve_student
 from lark_engine.recipes import deepspeed_config
 from lark_engine.selection.select import TRAIN
 from lark_engine.store.fingerprint import fingerprint, hash_file
@@ -65,9 +66,13 @@ def plan_train(config: TrainConfig, workspace: Workspace, data: TrainData) -> tu
     device = resolve_device(config.device)
     template = read_template(config.chat_template)
     max_length = min(config.max_length, context_length(student) or config.max_length)
+    targets = lora_targets(model_type(student)) if config.lora_targets == ("auto",) else config.lora_targets
     resolved = config.model_copy(
-        update={"device": device, "dtype": resolve_dtype(config.dtype, device), "max_length": max_length}
-    )
+        update={
+            "device": device, "dtype": resolve_dtype(config.dtype, device), "max_length": max_length,
+            "lora_targets": targets,
+        }
+    )  # fmt: skip
     deepspeed = deepspeed_config(config.deepspeed) if config.deepspeed else None
     if deepspeed and config.method == "lora" and deepspeed.get("zero_optimization", {}).get("stage") == 3:
         raise ConfigError("deepspeed zero3 shards the frozen base of a LoRA run for nothing; use zero2, or method full")

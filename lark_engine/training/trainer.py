@@ -14,6 +14,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback
 
 from lark_engine.errors import ConfigError, TrainingError
+from lark_engine.store.atomic import require_space
 from lark_engine.training import checkpoints
 from lark_engine.training.examples import Example, MicroBatches
 from lark_engine.training.health import RunLog
@@ -125,7 +126,7 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         """Save, when there is room for it; mark as complete; remove what is older than `keep`."""
         folder = Path(self.args.output_dir)
         if self.is_world_process_zero():
-            checkpoints.require_space(folder, self._checkpoint_bytes(folder), "a checkpoint")
+            require_space(folder, self._checkpoint_bytes(folder), "a checkpoint")
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():

@@ -70,12 +70,12 @@ def _capture(spec: TrainSpec) -> Gradients:
 
     tokenizer = load_tokenizer(spec.student)
     data = sft.read_data(spec, tokenizer)
-    arguments = sft._training_arguments(spec, data)
+    arguments = sft.make_arguments(spec, data)
     if spec.deepspeed:
         import deepspeed
 
         deepspeed.init_distributed(dist_backend="gloo", verbose=False)
-    trainer = sft._trainer(sft.build_model(spec, arguments.device), spec, data, arguments)
+    trainer = sft.make_trainer(sft.build_model(spec, arguments.device), spec, data, arguments)
     found: Gradients = {}
 
     def capture() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,6 @@ from lark_engine.errors import ConfigError, TrainingError
 from lark_engine.models import model_of_checkpoint
 from lark_engine.recipes import deepspeed_config, train_recipe, train_recipes
 from lark_engine.store.workspace import Artifact, Workspace
-from lark_engine.training import sft
-from lark_engine.training.checkpoints import newest_complete_checkpoint
 from lark_engine.training.train import plan_train, train, train_data
 
 Make = Callable[..., TrainConfig]
@@ -126,22 +122,6 @@ def test_a_rank_that_torchrun_started_trains_along_and_zero_3_saves_whole_weight
 
 
 @pytest.mark.slow
-def test_old_resumable_checkpoints_are_removed_while_training(
-    workspace: Workspace, tiny_config: Make, train_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise TrainingError("stopped before the final save, which would remove the resume state")
-
-    monkeypatch.setattr(sft, "_save", fail)
-    config = tiny_config(epochs=5, save_steps=2, keep=1)
-    plan, _ = plan_train(config, workspace, train_data(str(train_path), workspace))
-    with pytest.raises(TrainingError):
-        run(config, workspace, train_path)
-    kept = sorted(p.name for p in (workspace.folder(plan) / "resume").glob("checkpoint-*"))
-    assert kept == ["checkpoint-10"]
-
-
-@pytest.mark.slow
 def test_weights_change_what_is_learned(workspace: Workspace, tiny_config: Make, train_path: Path) -> None:
     weighted = run(tiny_config(), workspace, train_path)
     uniform = run(tiny_config(weighting="uniform"), workspace, train_path)
@@ -157,55 +137,6 @@ def test_training_that_diverges_stops_with_step_batch_and_remedy(
         run(config, workspace, train_path)
     plan, _ = plan_train(config, workspace, train_data(str(train_path), workspace))
     assert workspace.find(plan) is None
-
-
-SLOW_TRAINER = """
-import sys, time
-from pathlib import Path
-from lark_engine.training import trainer
-plain = trainer.WeightedTrainer.compute_loss
-def slow(self, *args, **kwargs):
-    time.sleep(0.1)
-    return plain(self, *args, **kwargs)
-trainer.WeightedTrainer.compute_loss = slow
-from lark_engine.config import TrainConfig
-from lark_engine.store.workspace import Workspace
-from lark_engine.training.train import train, train_data
-store = Workspace(sys.argv[1])
-train(TrainConfig.model_validate_json(sys.argv[3]), store, train_data(sys.argv[2], store))
-"""
-
-
-@pytest.mark.slow
-def test_training_that_is_killed_resumes_and_ends_as_the_undisturbed_run(
-    workspace: Workspace, tiny_config: Make, train_path: Path, tmp_path: Path
-) -> None:
-    config = tiny_config(epochs=6, save_steps=2, scheduler="cosine")
-    plan, _ = plan_train(config, workspace, train_data(str(train_path), workspace))
-    resume = workspace.folder(plan) / "resume"
-    arguments = [str(workspace.root), str(train_path), config.model_dump_json()]
-    process = subprocess.Popen([sys.executable, "-c", SLOW_TRAINER, *arguments])
-    deadline = time.monotonic() + 180
-    while newest_complete_checkpoint(resume) is None:
-        assert process.poll() is None, "training ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    (resume / "checkpoint-999").mkdir()  # a checkpoint that was not saved to its end must not be chosen
-    resumed = run(config, workspace, train_path)
-    undisturbed = run(config, Workspace(tmp_path / "other"), train_path)
-    assert difference(weights(resumed), weights(undisturbed)) < 1e-6
-    assert losses(resumed)[-1] == pytest.approx(losses(undisturbed)[-1], rel=1e-6)
-
-
-def test_the_newest_complete_checkpoint_is_chosen_by_number_not_by_name(tmp_path: Path) -> None:
-    for step, complete in ((500, True), (1500, True), (2000, False)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if complete:
-            (tmp_path / f"checkpoint-{step}" / "COMPLETE").touch()
-    assert newest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-1500"
-    assert newest_complete_checkpoint(tmp_path / "absent") is None
 
 
 @pytest.mark.parametrize("name", ["full_500", "full_5000", "lora"])
