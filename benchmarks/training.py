@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from lark_engine.architecture import lora_targets
 from lark_engine.config import TrainConfig
 from lark_engine.demo.student import convert_student
 from lark_engine.models import load_tokenizer, resolve_student
@@ -190,6 +191,7 @@ def measure_run(system: str, method: str, student: str, train_path: str, dtype: 
             "student": student, "method": method, "global_batch": BATCH, "epochs": 1, "max_length": 4096, "lr": 1e-5,
             "packing": system == OURS, "pack_length": PACK_LENGTH if system == OURS else None, "batch_size": BATCH,
             "device": "cpu", "dtype": dtype, "gradient_checkpointing": True, "save_steps": 10**6, "lora_rank": 16,
+            "lora_targets": lora_targets("llama"),
         }
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:

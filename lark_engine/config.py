@@ -17,6 +17,7 @@ from lark_engine.scoring.criteria import energy_names
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
+Arm = Literal["chi2", "uniform", "random"]
 Reporter = Literal["tensorboard", "trackio", "wandb"]
 TrainFormat = Literal["messages", "prompt-completion"]
 
@@ -350,6 +351,27 @@ class TrainConfig(StageConfig):
     def num_processes(self) -> int:
         """Training processes on all machines; each has a device."""
         return self.nnodes * self.nproc_per_node
+
+
+class SweepConfig(StageConfig):
+    """A comparison of selections of one budget, trained alike. Arms: the paper's weights on the top B, the top B
+    weighted alike, B candidates at random.
+    """
+
+    budget: int = option(3, "B, trajectories kept for each problem", ge=1, alias="B")
+    arms: tuple[Arm, ...] = option(("chi2", "uniform", "random"), "what is compared", min_length=1)
+    seeds: tuple[int, ...] = option((0, 1, 2), "a run for each: data order, adapter, and the random arm", min_length=1)
+    correct_only: bool = option(False, "only candidates whose answer is known to be correct")
+    drop_truncated: bool = option(False, "leave out candidates that were cut when they were scored")
+    deduplicate: bool = option(False, "keep one of several identical responses to a problem")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.arms)) < len(self.arms) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("an arm or a seed is given twice; a run more would be the same run")
+        return self
 
 
 class GenerateConfig(StageConfig):

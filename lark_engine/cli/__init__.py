@@ -5,6 +5,7 @@ One module for each group of commands:
 - pool: pool import, pool show
 - score: score
 - select: select
+- sweep: sweep
 - train: train full, train lora, train merge
 - evaluate: generate, extract, grade, table
 - run: run, demo
@@ -24,7 +25,7 @@ from typing import Annotated
 import typer
 
 from lark_engine import __version__
-from lark_engine.cli import evaluate, pool, run, score, select, serve, train
+from lark_engine.cli import evaluate, pool, run, score, select, serve, sweep, train
 from lark_engine.cli.common import Guarded
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.add_typer(score.app, name="score")
 app.add_typer(select.app, name="select")
 app.add_typer(train.app, name="train")
 # Without a name, so that their commands stand beside the groups: `lark generate`, `lark run`.
+app.add_typer(sweep.app)
 app.add_typer(evaluate.app)
 app.add_typer(run.app)
 app.add_typer(serve.app)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,9 +17,19 @@ from lark_engine.errors import ConfigError, StoppedEarly
 from lark_engine.options import with_options
 from lark_engine.store.workspace import Artifact, Workspace
 
+if TYPE_CHECKING:
+    from lark_engine.training.preflight import Preflight as PreflightResult
+
 log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tune the student on a selection, honoring its weights.")
+
+Preflight = Annotated[
+    bool, typer.Option("--preflight", help="show and measure what training would do, and train nothing")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="the preflight as JSON")]
+_EXCERPT = 160
+_SHOWN = 6
 
 _LORA_FIELDS = tuple(name for name in TrainConfig.model_fields if name.startswith("lora_"))
 
@@ -30,11 +41,18 @@ def train_full(
     train_data: Annotated[str, typer.Option("--train-data", help="selection id, or a train.jsonl")],
     recipe: Annotated[str, typer.Option("--recipe", "--sft-config", help="recipe by name, or a YAML")] = "full_5000",
     grad_accum: Annotated[int | None, typer.Option(help="accumulation steps; sets global_batch")] = None,
+    preflight: Preflight = False,
+    as_json: AsJson = False,
     output_dir: OutputDir = None,
     workspace: WorkspaceOption = CACHE,
 ) -> None:
     """Train all parameters."""
-    _train({"method": "full", **values}, train_data, recipe, grad_accum, output_dir, Workspace(workspace))
+    store = Workspace(workspace)
+    config = _config({"method": "full", **values}, recipe, grad_accum)
+    if preflight or as_json:
+        _preflight(config, train_data, store, as_json)
+    else:
+        _train(config, train_data, output_dir, store)
 
 
 @app.command("lora")
@@ -45,15 +63,21 @@ def train_lora(
     recipe: Annotated[str, typer.Option("--recipe", "--sft-config", help="recipe by name, or a YAML")] = "lora",
     lora_config: Annotated[Path | None, typer.Option(help="YAML or JSON with r, lora_alpha, …, as released")] = None,
     grad_accum: Annotated[int | None, typer.Option(help="accumulation steps; sets global_batch")] = None,
+    preflight: Preflight = False,
+    as_json: AsJson = False,
     output_dir: OutputDir = None,
     workspace: WorkspaceOption = CACHE,
 ) -> None:
     """Train a LoRA adapter."""
     from lark_engine.recipes import lora_values
 
+    store = Workspace(workspace)
     adapter = lora_values(lora_config) if lora_config else {}
-    merged = {"method": "lora", **adapter, **values}
-    _train(merged, train_data, recipe, grad_accum, output_dir, Workspace(workspace))
+    config = _config({"method": "lora", **adapter, **values}, recipe, grad_accum)
+    if preflight or as_json:
+        _preflight(config, train_data, store, as_json)
+    else:
+        _train(config, train_data, output_dir, store)
 
 
 @app.command("merge")
@@ -69,11 +93,9 @@ def merge_command(
     _hand_over(merge(store.resolve("checkpoints", checkpoint), store), store, output_dir)
 
 
-def _train(
-    values: dict[str, Any], data: str, recipe: str, grad_accum: int | None, output_dir: Path | None, store: Workspace
-) -> None:
+def _config(values: dict[str, Any], recipe: str, grad_accum: int | None) -> TrainConfig:
+    """The recipe's values, those given over them, and what follows from the devices."""
     from lark_engine.recipes import train_recipe
-    from lark_engine.training.train import train, train_data
 
     merged = with_global_batch({**train_recipe(recipe), **values, **_of_torchrun()}, values, grad_accum)
     if merged.get("deepspeed") == "none":
@@ -83,6 +105,61 @@ def _train(
         "recipe %s; global batch %d trajectories = %.4g on each of %d process(es)", config.recipe, config.global_batch,
         config.global_batch / config.num_processes, config.num_processes,
     )  # fmt: skip
+    return config
+
+
+def _preflight(config: TrainConfig, data: str, store: Workspace, as_json: bool) -> None:
+    from lark_engine.training.preflight import preflight
+    from lark_engine.training.train import train_data
+
+    found = preflight(config, store, train_data(data, store))
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        return
+    for line in preflight_lines(found):
+        typer.echo(line)
+
+
+def preflight_lines(found: PreflightResult) -> list[str]:
+    """A preflight as text."""
+    drops = ", ".join(f"{reason} {count:,}" for reason, count in found.drops.items()) or "none"
+    lines = ["first forward pass (⟦…⟧ is read, the rest is trained on):"]
+    for shown in found.first_batch[:_SHOWN]:
+        lines.append(
+            f"  {shown.label} ({shown.teacher}): {shown.num_prompt_tokens:,} prompt tokens of coefficient 0, "
+            f"{shown.num_response_tokens:,} response tokens of {shown.coefficient:.3g}; {shown.share:.1%} of its step"
+        )
+        lines.append(f"    ⟦{_excerpt(shown.prompt)}⟧{_excerpt(shown.response)}")
+    if (more := len(found.first_batch) - _SHOWN) > 0:
+        lines.append(f"  and {more:,} more; --json shows all of them, whole")
+    return [
+        *lines,
+        f"checkpoint     {found.checkpoint}",
+        f"data           {found.num_sequences:,} trajectories, {found.num_truncated:,} cut, dropped: {drops}; "
+        f"{found.num_held_out:,} held out",
+        f"template       {found.template}",
+        f"batches        {found.run}",
+        f"weights        a doubled weight makes its share of the gradient {found.gradient_ratio:.4f} times as large",
+        f"parameters     {found.trainable_parameters:,} are trained",
+        f"time           about {found.hours:.2f} h for {found.tokens:,} tokens in {found.steps:,} steps "
+        f"({found.hours_basis})",
+        f"memory         about {found.memory_gb:.2f} GB a device, {found.memory_free_gb:.2f} GB free "
+        f"({found.memory_basis})",
+        f"disk           at most {found.disk_gb:.2f} GB, {found.disk_free_gb:.2f} GB free",
+        *(f"PROBLEM        {problem}" for problem in found.problems),
+        "ready" if not found.problems else f"{len(found.problems)} problem(s)",
+    ]
+
+
+def _excerpt(text: str) -> str:
+    """The ends of a text in one line of printable characters."""
+    shown = "".join(c if c.isprintable() else "⏎" if c == "\n" else "·" for c in text)
+    return shown if len(shown) <= 2 * _EXCERPT else f"{shown[:_EXCERPT]} … {shown[-_EXCERPT:]}"
+
+
+def _train(config: TrainConfig, data: str, output_dir: Path | None, store: Workspace) -> None:
+    from lark_engine.training.train import train, train_data
+
     rank = int(os.environ["RANK"]) if "RANK" in os.environ else None
     try:
         checkpoint = train(config, store, train_data(data, store), rank=rank)

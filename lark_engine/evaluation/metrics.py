@@ -72,17 +72,34 @@ def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:
     return low, (center + half) / scale if num_successes < num_trials else 1.0
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """mean ± t(n − 1) · s / √n over per-problem values in [0, 1], cut to [0, 1]; None for fewer than two."""
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean with its 95 % interval (None when one value cannot give one)."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """mean ± t(n − 1) · s / √n. Errors: `ZeroDivisionError` without values."""
     from scipy.stats import t
 
     n = len(values)
-    if n < 2:
-        return None
     mean = sum(values) / n
+    if n < 2:
+        return Interval(value=mean, low=None, high=None)
     deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
     half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
-    return max(mean - half, 0.0), min(mean + half, 1.0)
+    return Interval(value=mean, low=mean - half, high=mean + half)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """`mean_interval` of per-problem values in [0, 1], cut to [0, 1]; None for fewer than two."""
+    found = mean_interval(values) if values else None
+    if found is None or found.low is None or found.high is None:
+        return None
+    return max(found.low, 0.0), min(found.high, 1.0)
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:

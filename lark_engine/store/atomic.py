@@ -91,6 +91,11 @@ def require_space(folder: Path, num_bytes: int, what: str) -> None:
         )
 
 
+def existing_parent(path: Path) -> Path:
+    """The nearest folder of a path that is there already."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
 def write_with(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write `path` atomically through a function that fills an open binary file."""
     with replacing(path) as partial, partial.open("wb") as file:

