@@ -2,7 +2,7 @@
 the same objective, at 85 % of its memory; the vocabulary loss takes a fifth of the plain one's memory at 1.3 times its
 time at most. TRL's SFTTrainer is measured on the same data.
 
-    .venv/bin/python benchmarks/training.py [--shared ../shared] [--repetitions 3] [--steps 2] [--dtype bfloat16]
+    .venv/bin/python benchmarks/training.py [--shared ../shared] [--repetitions 3] [--steps 1] [--dtype bfloat16]
     .venv/bin/python benchmarks/training.py --only loss
 
 Every run is a process of its own: its peak memory is its own, and the systems take turns. Times are medians of the
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2, help="timed optimizer steps of 8 trajectories")
+    parser.add_argument("--steps", type=int, default=1, help="timed optimizer steps of 8 trajectories")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--only", choices=["loss", "runs"])
     parser.add_argument("--child", help=argparse.SUPPRESS)

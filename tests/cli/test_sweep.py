@@ -44,7 +44,7 @@ def test_a_sweep_is_one_family_of_runs_of_as_many_tokens(tmp_path: Path, pool_pa
     store = Workspace(home)
     [scores] = store.list("scores")
     arguments = ["sweep", "--scores", scores.id, "--B", 2, "--seed", 0, "--seed", 1, "--model-path", tiny_model_dir]
-    arguments += ["--epochs", 1, "--global-batch", 2, "--lora-rank", 4, "--eval-share", 0.5, "--dtype", "float32"]
+    arguments += ["--epochs", 1, "--global-batch", 2, "--lora-rank", 4, "--eval-share", 0.3, "--dtype", "float32"]
     text = succeeds(*arguments, workspace=home)
     assert [line.split()[0] for line in text.splitlines()[:4]] == ["arm", "chi2", "uniform", "random"]
     [sweep] = store.list("sweeps")

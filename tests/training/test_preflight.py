@@ -54,7 +54,7 @@ def test_it_says_what_training_then_does(workspace: Workspace, tiny_config: Make
 def test_the_first_batch_is_shown_with_its_mask_and_coefficients(
     workspace: Workspace, tiny_config: Make, train_path: Path
 ) -> None:
-    found = look(tiny_config(global_batch=7), workspace, train_path)
+    found = look(tiny_config(global_batch=7, max_length=1024), workspace, train_path)
     assert len(found.first_batch) == 7
     assert sum(shown.share for shown in found.first_batch) == pytest.approx(1.0)
     for shown in found.first_batch:
@@ -72,18 +72,18 @@ def test_what_does_not_fit_is_said_with_the_remedy(
 
     monkeypatch.setattr(module, "_free_memory", lambda device: 1e6)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))  # type: ignore[attr-defined]
-    found = look(tiny_config(max_length=64), workspace, train_path)
+    found = look(tiny_config(max_length=52), workspace, train_path)
     memory, disk, cut = found.problems
     assert memory.startswith("memory: about ")
     assert "lower --pack-length" in memory
     assert disk.endswith("0.0 GB are free; lower --keep")
-    assert cut.startswith("2 of 7 trajectories are cut at the maximal length")
+    assert cut.startswith("3 of 7 trajectories are cut at the maximal length")
     wrong = module._problems(replace(found, gradient_ratio=1.0))
     assert wrong[0] == "a doubled weight changes the gradient 1.000 times, not 2: please report it"
 
 
 def test_the_command_prints_it_or_gives_json(tmp_path: Path, train_path: Path, tiny_model_dir: Path) -> None:
-    arguments = ["train", "lora", "--train-data", train_path, "--model-path", tiny_model_dir, "--max-length", 256]
+    arguments = ["train", "lora", "--train-data", train_path, "--model-path", tiny_model_dir, "--max-length", 1024]
     arguments += ["--dtype", "float32", "--device", "cpu"]
     text = succeeds(*arguments, "--preflight", workspace=tmp_path / "cache")
     assert "a doubled weight makes its share of the gradient 2.000" in text
