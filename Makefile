@@ -41,8 +41,9 @@ fix: $(STAMP) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## measured claims: memory of a large import, golden numbers, scoring and selection speed (half an hour)
+bench: $(STAMP) ## measured claims: import, golden numbers, selection, scoring, training (an hour)
 	$(BIN)/python benchmarks/pool_import.py
 	$(BIN)/python benchmarks/golden.py
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/training.py

@@ -92,10 +92,12 @@ def grade_command(
 def table_command(
     eval_root: Annotated[str | None, typer.Option(help="only what `lark generate` wrote below this folder")] = None,
     output_csv: Annotated[Path | None, typer.Option(help="also write the wide table here")] = None,
+    arms: Annotated[bool, typer.Option("--by-arm", help="runs of a sweep's arm as one row, mean over seeds")] = False,
     output_dir: OutputDir = None,
     workspace: WorkspaceOption = CACHE,
 ) -> None:
     """The results table with intervals, from the finished grades."""
+    from lark_engine.results.sweeps import by_arm
     from lark_engine.results.table import results_table, to_markdown, wide, write_table
     from lark_engine.store.atomic import write_text
 
@@ -105,6 +107,8 @@ def table_command(
         wanted = {artifact.id for artifact, _ in _generations(eval_root, store)}
         ids = [g.id for g in store.list("grades") if g.manifest.inputs["generations"].id in wanted]
     table = results_table(store, ids=ids)
+    if arms:
+        table = by_arm(table)
     if table.empty:
         typer.echo(f"no grades in {store.root} yet; make some with: lark generate …, then lark grade …")
         return

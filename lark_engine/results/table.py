@@ -16,6 +16,7 @@ import pandas as pd
 from lark_engine.errors import StoreError
 from lark_engine.evaluation.grade import METRICS
 from lark_engine.results.lineage import Lineage
+from lark_engine.results.sweeps import Member, members
 from lark_engine.store.atomic import replacing, write_text
 from lark_engine.store.workspace import Artifact, Workspace, read_json
 
@@ -24,11 +25,11 @@ log = logging.getLogger(__name__)
 UNTRAINED = "student (untrained)"
 ALL = "all"
 COLUMNS = (
-    "model", "method", "recipe", "rule", "energy", "mode", "B", "student", "benchmark", "level", "subject", "metric",
-    "value", "low", "high", "n_problems", "n_samples", "num_truncated", "grade_id", "generation_id", "checkpoint_id",
-    "selection_id", "scores_id", "pool_id", "created_at",
+    "model", "method", "recipe", "sweep", "arm", "seed", "rule", "energy", "mode", "B", "student", "benchmark", "level",
+    "subject", "metric", "value", "low", "high", "n_problems", "n_samples", "num_truncated", "grade_id",
+    "generation_id", "checkpoint_id", "selection_id", "scores_id", "pool_id", "created_at",
 )  # fmt: skip
-_TEXT = {"value", "low", "high", "n_problems", "n_samples", "num_truncated", "B"}
+_NUMBERS = {"value", "low", "high", "n_problems", "n_samples", "num_truncated", "B", "seed"}
 _HEADLINE = ("avg", "pass", "maj")
 
 
@@ -54,11 +55,11 @@ def read_results(workspace: Workspace, *, ids: Sequence[str] | None = None) -> R
     unreadable metrics.json hides no other result. Errors: `StoreError` when one of `ids` names no grade.
     """
     grades = workspace.list("grades") if ids is None else [workspace.resolve("grades", name) for name in ids]
-    lineage = Lineage(workspace)
+    lineage, swept = Lineage(workspace), members(workspace)
     parts, problems = [_frame([])], []
     for grade in reversed(grades):
         try:
-            parts.append(_frame(list(_rows(grade, lineage))))
+            parts.append(_frame(list(_rows(grade, lineage, swept))))
         except (StoreError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = str(error) if isinstance(error, StoreError) else f"unexpected content of {METRICS} ({error!r})"
             problems.append(f"{grade.path.relative_to(workspace.root)}: {reason}")
@@ -68,14 +69,16 @@ def read_results(workspace: Workspace, *, ids: Sequence[str] | None = None) -> R
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a table with the types of `COLUMNS`."""
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = dict.fromkeys(("n_problems", "n_samples", "num_truncated", "B"), "Int64")
-    text = {name: "string" for name in COLUMNS if name not in _TEXT}
+    numbers = dict.fromkeys(("n_problems", "n_samples", "num_truncated", "B", "seed"), "Int64")
+    text = {name: "string" for name in COLUMNS if name not in _NUMBERS}
     return table.astype({**numbers, **dict.fromkeys(("value", "low", "high"), "float64"), **text})
 
 
-def _rows(grade: Artifact, lineage: Lineage) -> Iterator[dict[str, Any]]:
+def _rows(grade: Artifact, lineage: Lineage, swept: dict[str, Member]) -> Iterator[dict[str, Any]]:
     metrics = read_json(grade.path / METRICS)
     known = {**_origin(grade, lineage), "n_samples": metrics["n_samples"]}
+    if member := swept.get(known["checkpoint_id"]):
+        known |= member._asdict()
     groups = [(ALL, ALL, metrics["overall"])]
     groups += [(level, ALL, part) for level, part in metrics["by_level"].items()]
     groups += [(ALL, subject, part) for subject, part in metrics["by_subject"].items()]

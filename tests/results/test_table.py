@@ -7,6 +7,7 @@ import pytest
 
 from lark_engine.errors import StoreError
 from lark_engine.results.lineage import lineage
+from lark_engine.results.sweeps import by_arm
 from lark_engine.results.table import UNTRAINED, results_table, to_markdown, wide, write_table
 from lark_engine.store.atomic import write_json
 from lark_engine.store.fingerprint import fingerprint
@@ -157,3 +158,28 @@ def test_markdown_escapes_what_a_user_named(workspace: Workspace, run: dict[str,
     table["model"] = "a|b<script>"
     assert r"a\|b\<script\>" in to_markdown(table)
     assert "<script>" not in to_markdown(table)
+
+
+def test_runs_of_a_sweep_are_grouped_by_arm(workspace: Workspace) -> None:
+    values = {("chi2", 0): 0.5, ("chi2", 1): 0.6, ("uniform", 0): 0.4}
+    inputs = {}
+    for (arm, seed), value in values.items():
+        checkpoint = finished(workspace, "checkpoints", f"lora-{arm}", {"method": "lora", "seed": seed})
+        graded(workspace, checkpoint.id, "gsm8k", value, checkpoint)
+        inputs[f"{arm}-{seed}"] = checkpoint
+    graded(workspace, "tiny", "gsm8k", 0.25, None)
+    sweep = finished(workspace, "sweeps", "lora-b3", {}, inputs=inputs)
+    table = results_table(workspace)
+    overall = table[(table["metric"] == "avg@2") & (table["level"] == "all") & (table["subject"] == "all")]
+    runs = overall[overall["sweep"] == sweep.id]
+    assert sorted(zip(runs["arm"], runs["seed"], runs["value"], strict=True)) == [
+        ("chi2", 0, 0.5), ("chi2", 1, 0.6), ("uniform", 0, 0.4)
+    ]  # fmt: skip
+    grouped = by_arm(table)
+    arms = grouped[(grouped["metric"] == "avg@2") & (grouped["level"] == "all") & (grouped["subject"] == "all")]
+    chi2 = arms[arms["arm"] == "chi2"].iloc[0]
+    assert (chi2["model"], chi2["value"]) == (f"{sweep.id}: chi2, 2 seeds", pytest.approx(0.55))
+    assert (chi2["low"], chi2["high"]) == (0.0, 1.0)  # two seeds say little: t(1) is 12.7
+    assert pd.isna(arms[arms["arm"] == "uniform"].iloc[0]["low"])
+    assert len(arms) == 3  # the untrained student stays
+    assert f"{sweep.id}: chi2, 2 seeds" in to_markdown(grouped).replace("\\", "")

@@ -36,6 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "packed, one row": {"packing": True},
     "packed, accumulation": {"packing": True, "pack_length": 64},
     "packed, gradient checkpointing": {"packing": True, "gradient_checkpointing": True},
+    "DDP, 2 gloo ranks, packed": {"nproc_per_node": 2},
     "ZeRO-2, 2 gloo ranks, packed": {"nproc_per_node": 2, "deepspeed": "zero2"},
     "ZeRO-2, 2 gloo ranks, unpacked": {"nproc_per_node": 2, "deepspeed": "zero2", "packing": False},
     "ZeRO-3, 2 gloo ranks, packed": {"nproc_per_node": 2, "deepspeed": "zero3"},
@@ -53,7 +54,7 @@ def step_gradient(config: TrainConfig, train_path: Path, folder: Path) -> Gradie
         config=config, student=student, train_path=train_path, eval_path=None, folder=folder,
         deepspeed=deepspeed_config(config.deepspeed) if config.deepspeed else None,
     )  # fmt: skip
-    if not config.deepspeed:
+    if config.num_processes == 1 and not config.deepspeed:
         return _capture(spec)
     path, result = spec.write(), folder / "gradient.pt"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
@@ -87,7 +88,7 @@ def _capture(spec: TrainSpec) -> Gradients:
                 from deepspeed.utils import safe_get_full_grad
 
                 gradient = safe_get_full_grad(parameter)
-            found[name] = gradient.detach().float().cpu().clone()
+            found[name.removeprefix("module.")] = gradient.detach().float().cpu().clone()
         raise _Captured
 
     class Capture(TrainerCallback):  # type: ignore[misc]

@@ -43,7 +43,7 @@ def test_units_share_out_by_trajectory_or_by_token() -> None:
 
 
 @pytest.mark.parametrize("unit", ["trajectory", "token"])
-@pytest.mark.parametrize("way", [name for name, changes in WAYS.items() if "deepspeed" not in changes])
+@pytest.mark.parametrize("way", [name for name, changes in WAYS.items() if "nproc_per_node" not in changes])
 def test_the_gradient_of_a_step_is_the_formulas(
     tiny_config: Make, train_path: Path, tmp_path: Path, way: str, unit: str
 ) -> None:
@@ -53,7 +53,7 @@ def test_the_gradient_of_a_step_is_the_formulas(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [name for name, changes in WAYS.items() if "deepspeed" in changes])
+@pytest.mark.parametrize("way", [name for name, changes in WAYS.items() if "nproc_per_node" in changes])
 def test_the_gradient_of_two_ranks_is_the_formulas(
     tiny_config: Make, train_path: Path, tmp_path: Path, way: str
 ) -> None:
