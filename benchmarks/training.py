@@ -38,7 +38,8 @@ from lark_engine.models import load_tokenizer, resolve_student
 from lark_engine.store.workspace import Workspace
 from lark_engine.training import sft
 from lark_engine.training.loss import weighted_nll
-from lark_engine.training.sft import TrainSpec
+from lark_engine.training.spec import TrainSpec
+from lark_engine.training.student import build_model, load_student
 
 BATCH = 8
 POOLS = ("gsm8k_pool", "alpaca_pool")
@@ -212,7 +213,7 @@ def measure_run(system: str, method: str, student: str, train_path: str, dtype: 
 
 
 def _ours(spec: TrainSpec, data: sft.RunData, arguments: Any) -> Any:
-    return sft.make_trainer(sft.build_model(spec, "cpu"), spec, data, arguments)
+    return sft.make_trainer(build_model(spec, "cpu"), spec, data, arguments)
 
 
 def _plain_trainer(spec: TrainSpec, data: sft.RunData, arguments: Any) -> Any:
@@ -233,7 +234,7 @@ def _plain_trainer(spec: TrainSpec, data: sft.RunData, arguments: Any) -> Any:
             return (nll * coefficient).sum() / len(coefficient)
 
     return PlainTrainer(
-        model=sft.load_student(spec), args=arguments, data_collator=lambda rows: rows[0],
+        model=load_student(spec), args=arguments, data_collator=lambda rows: rows[0],
         train_dataset=MicroBatches(data.training_set.examples, data.layout.bins, packing=False),
     )  # fmt: skip
 
@@ -245,7 +246,7 @@ def _trl(spec: TrainSpec, data: sft.RunData, arguments: Any) -> Any:
 
     examples = [data.training_set.examples[n] for step in data.layout.bins for n in step]
     rows = [
-        {"input_ids": e.ids, "completion_mask": [int(i >= e.num_prompt_tokens) for i in range(len(e.ids))]}
+        {"input_ids": e.ids.tolist(), "completion_mask": [int(i >= e.num_prompt_tokens) for i in range(len(e.ids))]}
         for e in examples
     ]
     config = SFTConfig(
@@ -255,7 +256,7 @@ def _trl(spec: TrainSpec, data: sft.RunData, arguments: Any) -> Any:
         max_grad_norm=spec.config.max_grad_norm, train_sampling_strategy="sequential",
     )  # fmt: skip
     return SFTTrainer(
-        model=sft.load_student(spec), args=config, train_dataset=Dataset.from_list(rows),
+        model=load_student(spec), args=config, train_dataset=Dataset.from_list(rows),
         processing_class=load_tokenizer(spec.student),
     )  # fmt: skip
 

@@ -10,15 +10,16 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lark_engine.chat import ChatRenderer, Tokens
+from lark_engine.chat import ChatRenderer
 from lark_engine.config import TrainConfig
 from lark_engine.errors import PoolError, StudentError, TrainingError
 from lark_engine.records import Message
@@ -46,7 +47,7 @@ class TrainLine:
 class Example:
     """A trajectory to train on. `coefficient` is what each of its response tokens carries."""
 
-    ids: list[int]
+    ids: NDArray[np.int32]  # a list of Python's numbers would take nine times the memory, on every rank
     num_prompt_tokens: int
     coefficient: float
     problem_id: str
@@ -141,7 +142,7 @@ def build_training_set(lines: Sequence[TrainLine], renderer: ChatRenderer, confi
     Errors: `StudentError` when the student's template would change a response; `TrainingError` when nothing is left.
     """
     drops = {"zero_weight": 0, "no_response_token": 0}
-    kept: list[tuple[Tokens, TrainLine]] = []
+    kept: list[tuple[Example, float, bool]] = []
     for line in lines:
         if config.weighting == "selection" and line.train_weight == 0:
             drops["zero_weight"] += 1
@@ -153,21 +154,19 @@ def build_training_set(lines: Sequence[TrainLine], renderer: ChatRenderer, confi
         if tokens.num_response_tokens == 0:
             drops["no_response_token"] += 1
             continue
-        kept.append((tokens, line))
+        example = Example(
+            ids=np.array(tokens.ids, dtype=np.int32), num_prompt_tokens=tokens.num_prompt_tokens, coefficient=0.0,
+            problem_id=line.problem_id, candidate_id=line.candidate_id, teacher=line.teacher,
+        )  # fmt: skip
+        kept.append((example, line.train_weight if config.weighting == "selection" else 1.0, tokens.truncated))
     if not kept:
         raise TrainingError(f"nothing is left to train on ({drops}); raise --max-length or select with other weights")
-    prob = np.array([line.train_weight if config.weighting == "selection" else 1.0 for _, line in kept])
-    num_tokens = np.array([tokens.num_response_tokens for tokens, _ in kept])
+    prob = np.array([weight for _, weight, _ in kept])
+    num_tokens = np.array([example.num_response_tokens for example, _, _ in kept])
     coefficients = token_coefficients(sequence_weights(prob), num_tokens, config.unit)
-    examples = [
-        Example(
-            ids=tokens.ids, num_prompt_tokens=tokens.num_prompt_tokens, coefficient=float(coefficient),
-            problem_id=line.problem_id, candidate_id=line.candidate_id, teacher=line.teacher,
-        )
-        for (tokens, line), coefficient in zip(kept, coefficients, strict=True)
-    ]  # fmt: skip
     return TrainingSet(
-        examples=examples, num_truncated=sum(tokens.truncated for tokens, _ in kept),
+        examples=[replace(e, coefficient=float(c)) for (e, _, _), c in zip(kept, coefficients, strict=True)],
+        num_truncated=sum(truncated for _, _, truncated in kept),
         drops={reason: count for reason, count in drops.items() if count},
     )  # fmt: skip
 
@@ -219,7 +218,9 @@ class MicroBatches(torch.utils.data.Dataset[dict[str, Tensor]]):
 
 
 # What a device computes when a step has nothing left for it: two tokens without a coefficient.
-_NOTHING = Example(ids=[0, 0], num_prompt_tokens=2, coefficient=0.0, problem_id="", candidate_id="", teacher="")
+_NOTHING = Example(
+    ids=np.zeros(2, dtype=np.int32), num_prompt_tokens=2, coefficient=0.0, problem_id="", candidate_id="", teacher=""
+)
 
 
 def micro_batch(examples: Sequence[Example], *, packing: bool) -> dict[str, Tensor]:
@@ -228,7 +229,7 @@ def micro_batch(examples: Sequence[Example], *, packing: bool) -> dict[str, Tens
     Packed: one row [1, S] of trajectories end to end, `position_ids` that start anew with each, and `lengths`.
     Otherwise one row each [B, S], padded on the right, with an `attention_mask`.
     """
-    ids = [torch.tensor(example.ids) for example in examples]
+    ids = [torch.from_numpy(example.ids.astype(np.int64)) for example in examples]
     coefficients = [torch.zeros(len(example.ids)) for example in examples]
     for coefficient, example in zip(coefficients, examples, strict=True):
         # The first token is predicted from nothing, even where a template leaves no prompt before it.

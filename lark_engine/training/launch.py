@@ -16,7 +16,8 @@ from lark_engine import errors
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError, TrainingError
 from lark_engine.training.checkpoints import newest_complete_checkpoint
-from lark_engine.training.sft import ERROR, EVENTS, RESUME_DIR, SPEC, TrainSpec, run
+from lark_engine.training.sft import run
+from lark_engine.training.spec import ERROR, EVENTS, RESUME_DIR, SPEC, TrainSpec
 
 log = logging.getLogger(__name__)
 

@@ -128,7 +128,7 @@ def _examples(causal_lm: Any) -> list[Example]:
     draw = torch.Generator().manual_seed(0)
     return [
         Example(
-            ids=torch.randint(vocabulary, (length,), generator=draw).tolist(), num_prompt_tokens=prompt,
+            ids=torch.randint(vocabulary, (length,), generator=draw).int().numpy(), num_prompt_tokens=prompt,
             coefficient=1.0, problem_id="", candidate_id="", teacher="",
         )
         for length, prompt in _TRIED
@@ -139,7 +139,7 @@ def _own_nll(causal_lm: Any) -> Tensor:
     """nll of the response tokens by the model's own logits, [T] float32."""
     nll = []
     for example in _examples(causal_lm):
-        ids = torch.tensor(example.ids, device=causal_lm.device)
+        ids = torch.tensor(example.ids, dtype=torch.long, device=causal_lm.device)
         start = example.num_prompt_tokens
         logits = causal_lm(input_ids=ids[None], use_cache=False).logits[0, start - 1 : -1].float()
         nll.append(nn.functional.cross_entropy(logits, ids[start:], reduction="none"))

@@ -15,11 +15,13 @@ from typing import Any
 import psutil
 
 from lark_engine.config import TrainConfig
+from lark_engine.errors import DeviceError
 from lark_engine.models import free_device_memory, load_tokenizer
 from lark_engine.store.atomic import existing_parent
 from lark_engine.store.workspace import Workspace
 from lark_engine.training import sft
 from lark_engine.training.examples import Example, micro_batch
+from lark_engine.training.student import build_model
 from lark_engine.training.train import TrainData, plan_train
 
 _GB = 1e9
@@ -90,19 +92,26 @@ def preflight(config: TrainConfig, workspace: Workspace, data: TrainData) -> Pre
     run_data = sft.read_data(spec, tokenizer)
     layout, examples = run_data.layout, run_data.training_set.examples
     device = torch.device(spec.config.device)
-    model = sft.build_model(alone, device)
+    model = build_model(alone, device)
     largest = max(layout.bins, key=lambda numbers: sum(len(examples[n].ids) for n in numbers))
     first_step = [n for numbers in layout.bins[: layout.grad_accum * spec.config.num_processes] for n in numbers]
     shortest = sorted(first_step, key=lambda n: len(examples[n].ids))[:2]
     ratio = gradient_ratio(model, [examples[n] for n in shortest], spec.config)
     if spec.config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    seconds, peak = _measure(model, [examples[n] for n in largest], spec.config)
+    tokens = sum(len(examples[n].ids) for n in largest)
+    try:
+        seconds, peak = _measure(model, [examples[n] for n in largest], spec.config)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"one pass of {tokens:,} tokens does not fit on {spec.config.device} with the whole student; lower "
+            "--pack-length or --max-length, or turn on --gradient-checkpointing"
+            + (" (with DeepSpeed each device holds less than was tried here)" if spec.deepspeed else "")
+        ) from error
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     del model
     free_device_memory()
-    tokens = sum(len(examples[n].ids) for n in largest)
     processes = spec.config.num_processes
     moments = trained * _MOMENTS_BYTES / (processes if spec.deepspeed else 1)
     checkpoint_bytes = trained * (4 + _MOMENTS_BYTES) * (spec.config.keep + 1) + weights * (

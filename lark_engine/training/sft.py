@@ -1,11 +1,7 @@
-"""One training process (one rank): builds the model, trains, saves. `python -m lark_engine.training.sft spec.json`.
-
-Full-parameter and LoRA differ only in how the model is built.
-"""
+"""One training process (one rank): builds the model, trains, saves. `python -m lark_engine.training.sft spec.json`."""
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from dataclasses import dataclass
@@ -14,14 +10,12 @@ from typing import Any
 
 from lark_engine.chat import ChatRenderer
 from lark_engine.config import TrainConfig
-from lark_engine.errors import ConfigError, DeviceError, LarkError, StoppedEarly
+from lark_engine.errors import DeviceError, LarkError, StoppedEarly
 from lark_engine.models import (
     ADAPTER_DIR,
     BASE_MODEL,
     STUDENT_DIR,
-    ModelRef,
     free_device_memory,
-    load_model,
     load_tokenizer,
     save_weights,
     torch_dtype,
@@ -33,54 +27,12 @@ from lark_engine.training.examples import MicroBatches, TrainingSet, build_train
 from lark_engine.training.health import RunLog, read_curve
 from lark_engine.training.held_out import HELD_OUT, HeldOut, held_out_sets, split, write_losses
 from lark_engine.training.packing import Layout
+from lark_engine.training.spec import ERROR, EVENTS, RESUME_DIR, SUMMARY, TrainSpec
+from lark_engine.training.student import build_model
 
 log = logging.getLogger(__name__)
 
-EVENTS = "events.jsonl"
-SUMMARY = "summary.json"
-SPEC = "spec.json"
-ERROR = "error.json"
-RESUME_DIR = "resume"
 _EVALUATIONS = 10  # while training, unless the config says how often
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSpec:
-    """What a training process needs to know, as it stands in spec.json. `config` has device and dtype resolved."""
-
-    config: TrainConfig
-    student: ModelRef
-    train_path: Path
-    eval_path: Path | None
-    folder: Path
-    deepspeed: dict[str, Any] | None
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether no process holds all weights (ZeRO-3)."""
-        return self.deepspeed is not None and self.deepspeed.get("zero_optimization", {}).get("stage") == 3
-
-    def write(self) -> Path:
-        """Write spec.json into the run's folder."""
-        path = self.folder / RESUME_DIR / SPEC
-        values = {
-            "config": self.config.model_dump(mode="json"), "deepspeed": self.deepspeed,
-            "student": {"name": self.student.name, "path": str(self.student.path), "content": self.student.content},
-            "train_path": str(self.train_path), "eval_path": self.eval_path and str(self.eval_path),
-            "folder": str(self.folder),
-        }  # fmt: skip
-        write_json(path, values)
-        return path
-
-    @classmethod
-    def read(cls, path: Path) -> TrainSpec:
-        values = json.loads(path.read_text())
-        student = {**values["student"], "path": Path(values["student"]["path"])}
-        return cls(
-            config=TrainConfig.parse(values["config"], str(path)), student=ModelRef(**student),
-            train_path=Path(values["train_path"]), folder=Path(values["folder"]), deepspeed=values["deepspeed"],
-            eval_path=Path(values["eval_path"]) if values["eval_path"] else None,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,59 +112,6 @@ def describe(config: TrainConfig, layout: Layout) -> str:
     )
 
 
-def build_model(spec: TrainSpec, device: Any) -> Any:
-    """The student on its device, ready to train: weights, adapter, objective and attention."""
-    import torch
-
-    from lark_engine.training.objective import prepare
-
-    config = spec.config
-    model = load_student(spec)
-    if not spec.is_sharded:
-        model.to(device)
-    prepare(
-        model, packing=config.packing, name=spec.student.name, can_run=not spec.is_sharded,
-        autocast=torch.bfloat16 if config.dtype == "bfloat16" else None,
-    )  # fmt: skip
-    return model
-
-
-def load_student(spec: TrainSpec) -> Any:
-    """The student on the CPU, with a LoRA adapter when that is asked for; float32 master weights for full training."""
-    import torch
-    from transformers import set_seed
-
-    config = spec.config
-    set_seed(config.seed)
-    # Autocast computes in bfloat16; what the optimizer updates stays float32. A frozen base may be bfloat16 itself.
-    dtype = config.dtype if config.method == "lora" else "float32"
-    model = load_model(spec.student, dtype=dtype, device="cpu", trust_remote_code=config.trust_remote_code)
-    model.config.use_cache = False
-    if config.method == "full":
-        return model.train()
-    from peft import LoraConfig, get_peft_model
-
-    targets: str | list[str] = "all-linear" if config.lora_targets == ("all-linear",) else list(config.lora_targets)
-    lora = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=targets,
-        bias="none", task_type="CAUSAL_LM",
-    )  # fmt: skip
-    if isinstance(targets, list) and (absent := [name for name in targets if not _has_module(model, name)]):
-        linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
-        raise ConfigError(
-            f"lora_targets: no module of this model is named {', '.join(absent)}; it has {', '.join(linear)}, and "
-            "all-linear takes them all"
-        )
-    model = get_peft_model(model, lora)
-    if config.gradient_checkpointing:
-        model.enable_input_require_grads()
-    return model.train()
-
-
-def _has_module(model: Any, name: str) -> bool:
-    return any(n == name or n.endswith(f".{name}") for n, _ in model.named_modules())
-
-
 def make_trainer(model: Any, spec: TrainSpec, data: RunData, arguments: Any) -> Any:
     """The Trainer of a run, with its log and its callbacks."""
     from transformers import PrinterCallback
@@ -247,7 +146,7 @@ def make_arguments(spec: TrainSpec, data: RunData) -> Any:
     from transformers import TrainingArguments
 
     config, num_steps = spec.config, data.layout.num_steps
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(spec.folder / RESUME_DIR),
         num_train_epochs=1,
         max_steps=num_steps,
@@ -284,6 +183,9 @@ def make_arguments(spec: TrainSpec, data: RunData) -> Any:
         disable_tqdm=not sys.stderr.isatty(),
         average_tokens_across_devices=False,
     )
+    # One process has one device. transformers would spread it over all GPUs that it sees (DataParallel).
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _save(trainer: Any, tokenizer: Any, spec: TrainSpec, data: RunData) -> None:

@@ -24,7 +24,8 @@ from lark_engine.recipes import deepspeed_config
 from lark_engine.store.workspace import Workspace
 from lark_engine.training import sft
 from lark_engine.training.examples import schedule
-from lark_engine.training.sft import TrainSpec
+from lark_engine.training.spec import TrainSpec
+from lark_engine.training.student import build_model
 
 Make = Callable[..., TrainConfig]
 Gradients = dict[str, torch.Tensor]
@@ -76,7 +77,7 @@ def _capture(spec: TrainSpec) -> Gradients:
         import deepspeed
 
         deepspeed.init_distributed(dist_backend="gloo", verbose=False)
-    trainer = sft.make_trainer(sft.build_model(spec, arguments.device), spec, data, arguments)
+    trainer = sft.make_trainer(build_model(spec, arguments.device), spec, data, arguments)
     found: Gradients = {}
 
     def capture() -> None:
@@ -118,7 +119,7 @@ def formula_gradient(config: TrainConfig, train_path: Path, weights: list[float]
     model = AutoModelForCausalLM.from_pretrained(config.student, dtype=torch.float32)
     loss = torch.zeros(())
     for i in step:
-        ids, start = torch.tensor(examples[i].ids), examples[i].num_prompt_tokens
+        ids, start = torch.tensor(examples[i].ids, dtype=torch.long), examples[i].num_prompt_tokens
         nll = F.cross_entropy(model(input_ids=ids[None]).logits[0, start - 1 : -1], ids[start:], reduction="none")
         divisor = mean_tokens if config.unit == "token" else len(nll)
         loss = loss + weights[i] / (sum(weights) / len(weights)) * nll.sum() / divisor / len(step)

@@ -110,7 +110,8 @@ def drawn(*lengths: int, vocabulary: int = 320, seed: int = 0) -> list[Example]:
     generator = torch.Generator().manual_seed(seed)
     return [
         Example(
-            ids=torch.randint(vocabulary, (n,), generator=generator).tolist(), num_prompt_tokens=2, coefficient=1.0,
+            ids=torch.randint(vocabulary, (n,), generator=generator).int().numpy(), num_prompt_tokens=2,
+            coefficient=1.0,
             problem_id="", candidate_id="", teacher="",
         )
         for n in lengths
@@ -194,7 +195,7 @@ def test_logits_made_in_an_unknown_way_are_noticed_before_training(tiny_model_di
 def test_a_taught_model_still_answers_with_its_logits(tiny_model_dir: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    ids = torch.tensor([drawn(9)[0].ids])
+    ids = torch.tensor(drawn(9)[0].ids, dtype=torch.long)[None]
     plain = AutoModelForCausalLM.from_pretrained(tiny_model_dir)(input_ids=ids).logits
     model = taught(AutoModelForCausalLM.from_pretrained(tiny_model_dir), packing=False)
     assert torch.equal(model(input_ids=ids).logits, plain)
