@@ -88,9 +88,12 @@ def read_recipe(path: Path) -> RunConfigs:
     benchmarks = recipe.generate.get("benchmark", [])
     listed = [benchmarks] if isinstance(benchmarks, str) else benchmarks
     generate_values = {**recipe.generate, "benchmark": [_benchmark_path(str(name), base) for name in listed]}
+    if measured := train_values.get("eval_benchmarks"):
+        names = [measured] if isinstance(measured, str) else measured
+        train_values["eval_benchmarks"] = [_benchmark_path(str(name), base) for name in names]
     score_values = dict(recipe.score)
     for values in (score_values, train_values, generate_values):
-        for name in ("chat_template", "deepspeed"):
+        for name in ("chat_template", "deepspeed", "eval_data"):
             if isinstance(values.get(name), str):
                 values[name] = _path(values[name], base)
     configs = RunConfigs(

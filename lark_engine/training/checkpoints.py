@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
+from lark_engine.errors import StoreError
 from lark_engine.store.atomic import write_text
 
 COMPLETE = "COMPLETE"  # a file of this name says that the checkpoint was saved to its end
@@ -39,6 +41,19 @@ def finish(checkpoint: Path, keep: int) -> None:
         # Without its mark first: a half-removed checkpoint must not be resumed from.
         (old / COMPLETE).unlink()
         shutil.rmtree(old)
+
+
+def require_own_files(checkpoint: Path) -> None:
+    """For state that is loaded as a pickle, which can run code: only what this user has written.
+
+    Errors: `StoreError` for a file of another user.
+    """
+    for path in (checkpoint, *checkpoint.rglob("*")):
+        if path.stat().st_uid != os.getuid():
+            raise StoreError(
+                f"{path}: belongs to another user, and DeepSpeed's state can run code when it is loaded; if you trust "
+                f"it, make it your own (chown), or remove {checkpoint} to train from before it"
+            )
 
 
 def size_of(folder: Path) -> int:

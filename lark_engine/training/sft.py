@@ -69,6 +69,8 @@ def run(spec: TrainSpec) -> None:
         checkpoints.remove_torn(resume_dir)
     trainer.accelerator.wait_for_everyone()
     resume = checkpoints.newest_complete_checkpoint(resume_dir)
+    if resume and spec.deepspeed:
+        checkpoints.require_own_files(resume)
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except torch.OutOfMemoryError as error:

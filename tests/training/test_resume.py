@@ -19,7 +19,13 @@ from lark_engine.config import TrainConfig
 from lark_engine.errors import StoppedEarly, StoreError
 from lark_engine.store.workspace import Artifact, Workspace
 from lark_engine.training import checkpoints
-from lark_engine.training.checkpoints import COMPLETE, complete_checkpoints, finish, newest_complete_checkpoint
+from lark_engine.training.checkpoints import (
+    COMPLETE,
+    complete_checkpoints,
+    finish,
+    newest_complete_checkpoint,
+    require_own_files,
+)
 from lark_engine.training.health import read_curve
 from lark_engine.training.train import plan_train, train, train_data
 
@@ -140,6 +146,15 @@ def test_older_checkpoints_are_removed_once_a_newer_one_is_whole(tmp_path: Path)
         (tmp_path / f"checkpoint-{step}").mkdir()
         finish(tmp_path / f"checkpoint-{step}", keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-1000", "checkpoint-110"]
+
+
+def test_a_state_that_can_run_code_must_be_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoint-2").mkdir()
+    (tmp_path / "checkpoint-2" / "state.pt").touch()
+    require_own_files(tmp_path / "checkpoint-2")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(StoreError, match="belongs to another user, and DeepSpeed's state can run code"):
+        require_own_files(tmp_path / "checkpoint-2")
 
 
 @pytest.mark.slow
