@@ -29,6 +29,7 @@ from lark_engine.evaluation.serving import check_device, require_vllm
 from lark_engine.models import ADAPTER_DIR, STUDENT_DIR, ModelRef, model_of_checkpoint, resolve_device, resolve_student
 from lark_engine.pool.importer import import_pool, plan_pool
 from lark_engine.recipes import train_recipe
+from lark_engine.recipes.batches import with_global_batch
 from lark_engine.recipes.reading import load_yaml
 from lark_engine.results.table import results_table
 from lark_engine.scoring.score import plan_score, score
@@ -101,7 +102,9 @@ def read_recipe(path: Path) -> RunConfigs:
         pool=PoolConfig.parse(pool_values, f"{path}: pool"),
         score=ScoreConfig.parse({"student": student, **score_values}, f"{path}: score"),
         select=SelectConfig.parse(recipe.select, f"{path}: select"),
-        train=TrainConfig.parse({"student": student, "recipe": recipe.name, **train_values}, f"{path}: train"),
+        train=TrainConfig.parse(
+            {"student": student, "recipe": recipe.name, **with_global_batch(train_values)}, f"{path}: train"
+        ),
         generate=GenerateConfig.parse(generate_values, f"{path}: generate"),
         grade=GradeConfig.parse(recipe.grade, f"{path}: grade"),
         baseline=recipe.baseline,

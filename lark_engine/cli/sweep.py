@@ -38,6 +38,7 @@ def sweep_command(
 ) -> None:
     """Train on chi2 weights, uniform weights and a random selection of one budget, and compare held-out losses."""
     from lark_engine.recipes import train_recipe
+    from lark_engine.recipes.batches import with_global_batch
     from lark_engine.training.sweep import COMPARISON, sweep
 
     store = Workspace(workspace)
@@ -49,7 +50,8 @@ def sweep_command(
         },
         "lark sweep",
     )  # fmt: skip
-    train_config = TrainConfig.parse({"eval_share": 0.1, **train_recipe(recipe), **values}, "lark sweep")
+    merged = with_global_batch({"eval_share": 0.1, **train_recipe(recipe), **values}, values)
+    train_config = TrainConfig.parse(merged, "lark sweep")
     if not train_config.eval_share:
         raise ConfigError("lark sweep: runs are compared on held-out problems; give --eval-share above 0")
     score_artifact = store.resolve("scores", scores)

@@ -13,7 +13,7 @@ import typer
 
 from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, done
 from lark_engine.config import TrainConfig
-from lark_engine.errors import ConfigError, StoppedEarly
+from lark_engine.errors import StoppedEarly
 from lark_engine.options import with_options
 from lark_engine.store.workspace import Artifact, Workspace
 
@@ -96,10 +96,9 @@ def merge_command(
 def _config(values: dict[str, Any], recipe: str, grad_accum: int | None) -> TrainConfig:
     """The recipe's values, those given over them, and what follows from the devices."""
     from lark_engine.recipes import train_recipe
+    from lark_engine.recipes.batches import with_global_batch
 
     merged = with_global_batch({**train_recipe(recipe), **values, **_of_torchrun()}, values, grad_accum)
-    if merged.get("deepspeed") == "none":
-        merged["deepspeed"] = None
     config = TrainConfig.parse(merged, f"lark train {values['method']}")
     log.info(
         "recipe %s; global batch %d trajectories = %.4g on each of %d process(es)", config.recipe, config.global_batch,
@@ -139,7 +138,12 @@ def preflight_lines(found: PreflightResult) -> list[str]:
         f"{found.num_held_out:,} held out",
         f"template       {found.template}",
         f"batches        {found.run}",
-        f"weights        a doubled weight makes its share of the gradient {found.gradient_ratio:.4f} times as large",
+        "weights        "
+        + (
+            "1 for all (--weighting uniform)"
+            if found.gradient_ratio is None
+            else f"a doubled train_weight makes its share of the gradient {found.gradient_ratio:.4f} times as large"
+        ),
         f"parameters     {found.trainable_parameters:,} are trained",
         f"time           about {found.hours:.2f} h for {found.tokens:,} tokens in {found.steps:,} steps "
         f"({found.hours_basis})",
@@ -190,37 +194,4 @@ def _of_torchrun() -> dict[str, Any]:
     if world > local:
         endpoint = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         values |= {"node_rank": int(os.environ["GROUP_RANK"]), "rdzv_endpoint": endpoint}
-    return values
-
-
-def with_global_batch(merged: dict[str, Any], given: dict[str, Any], grad_accum: int | None) -> dict[str, Any]:
-    """The values with a global batch, where only accumulation steps are given, as the released commands do.
-
-    Accumulation written for 8 devices is an eighth of the batch on one: a file that says both is held to its global
-    batch, and the number of devices that it was written for is said.
-    """
-    values = dict(merged)
-    in_file = values.pop("grad_accum", None)
-    micro = values.get("nproc_per_node", 1) * values.get("nnodes", 1) * values.get("batch_size", 1)
-    if grad_accum is not None:
-        if "global_batch" in given:
-            raise ConfigError("--grad-accum and --global-batch say the same thing; give one of them")
-        values["global_batch"] = grad_accum * micro
-        log.warning(
-            "global batch %d = %d accumulation steps × %d trajectories at once; on another number of devices this is "
-            "another batch: --global-batch states it for good", values["global_batch"], grad_accum, micro,
-        )  # fmt: skip
-    elif in_file is not None and "global_batch" not in values:
-        values["global_batch"] = in_file * micro
-        log.warning(
-            "the recipe gives %d accumulation steps and no global_batch: on these devices that is a batch of %d; on 8 "
-            "devices it was %d. State global_batch", in_file, values["global_batch"],
-            in_file * 8 * values.get("batch_size", 1),
-        )  # fmt: skip
-    elif in_file is not None and in_file * micro != values["global_batch"]:
-        log.warning(
-            "global batch %d is kept; the recipe's %d accumulation steps are for %g devices, and here they follow from "
-            "the %d there are", values["global_batch"], in_file,
-            values["global_batch"] / in_file / values.get("batch_size", 1), micro // values.get("batch_size", 1),
-        )  # fmt: skip
     return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 from lark_engine.config.base import Device, Dtype, StageConfig, option
 
@@ -85,6 +85,11 @@ class TrainConfig(StageConfig):
     device: Device = option("auto", "where to run; auto = CUDA when it is there", identity=False)
     trust_remote_code: bool = option(False, "run Python code that comes with the student's files")
 
+    @field_validator("deepspeed")
+    @classmethod
+    def _none_is_a_word_too(cls, name: str | None) -> str | None:
+        return None if name == "none" else name
+
     @model_validator(mode="after")
     def _batches_add_up(self) -> Self:
         if self.packing and self.global_batch < self.num_processes:
@@ -100,6 +105,8 @@ class TrainConfig(StageConfig):
             raise ValueError("max_steps and max_tokens both say where training ends; give one of them")
         if not self.packing and self.pack_length is not None:
             raise ValueError("pack_length has no effect without packing; leave it out, or leave packing on")
+        if self.eval_steps is not None and not (self.eval_share or self.eval_benchmarks):
+            raise ValueError("eval_steps has no effect without something held out; give --eval-share too")
         if self.eval_data is not None and not self.eval_share:
             raise ValueError("eval_data has no effect without held-out problems; give --eval-share too")
         return self

@@ -54,6 +54,12 @@ def deepspeed_config(name: str) -> dict[str, Any]:
     values = read_json(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a DeepSpeed configuration is a JSON object")
+    zero = values.get("zero_optimization", {})
+    if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
+        raise ConfigError(
+            f"{path}: stage 3 without 'stage3_gather_16bit_weights_on_model_save': true trains to the end and then "
+            "cannot save the model; set it"
+        )
     for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
         if values.get(key, "auto") != "auto":
             raise ConfigError(

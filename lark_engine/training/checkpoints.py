@@ -43,6 +43,14 @@ def finish(checkpoint: Path, keep: int) -> None:
         shutil.rmtree(old)
 
 
+def estimated_bytes(num_trained: int, *, deepspeed: bool) -> int:
+    """Size of a checkpoint before the first is there: float32 weights and AdamW's two moments for each parameter.
+
+    DeepSpeed saves the weights once more as its module, and once as they are updated.
+    """
+    return num_trained * (20 if deepspeed else 12)
+
+
 def require_own_files(checkpoint: Path) -> None:
     """For state that is loaded as a pickle, which can run code: only what this user has written.
 

@@ -5,10 +5,12 @@ The order in which they are seen is laid out in full before training: resuming a
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -174,19 +176,23 @@ def build_training_set(lines: Sequence[TrainLine], renderer: ChatRenderer, confi
 def schedule(lengths: Sequence[int], config: TrainConfig) -> list[Bin]:
     """Which examples each optimizer step sees: numbers of examples, `global_batch` of them a step.
 
-    Every epoch is a permutation of its own, drawn from the seed; its last step may hold fewer. It ends after `epochs`,
-    `max_steps`, or as soon as the tokens of its steps reach `max_tokens`.
+    Every epoch is a permutation of its own, drawn from the seed; its last step may hold fewer. It ends after `epochs`
+    or `max_steps`, or before the trajectory that would make more than `max_tokens`.
     """
     steps_per_epoch = math.ceil(len(lengths) / config.global_batch)
     num_steps = config.max_steps or max(1, math.ceil(config.epochs * steps_per_epoch))
     steps: list[Bin] = []
-    tokens = 0
+    left = config.max_tokens or sys.maxsize
     for epoch in itertools.count():
         order = np.random.default_rng([config.seed, epoch]).permutation(len(lengths)).tolist()
         for start in range(0, len(order), config.global_batch):
-            steps.append(tuple(order[start : start + config.global_batch]))
-            tokens += sum(lengths[number] for number in steps[-1])
-            if tokens >= config.max_tokens if config.max_tokens else len(steps) == num_steps:
+            step = order[start : start + config.global_batch]
+            ends = list(itertools.accumulate(lengths[number] for number in step))
+            fitting = bisect.bisect_right(ends, left)
+            if fitting or not steps:
+                steps.append(tuple(step[: max(fitting, 1)]))
+            left -= ends[-1]
+            if fitting < len(step) or (not config.max_tokens and len(steps) == num_steps):
                 return steps
     raise AssertionError  # an epoch has at least one step
 

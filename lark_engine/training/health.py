@@ -64,10 +64,10 @@ class RunLog:
             self._write(step, metrics, now, **({"alert": alert} if alert else {}))
         return metrics
 
-    def evaluation(self, step: int, metrics: dict[str, float]) -> None:
-        """Losses on what is not trained on."""
+    def evaluation(self, step: int, metrics: dict[str, float], seconds: float) -> None:
+        """Losses on what is not trained on, and how long it took to measure them: that is not training time."""
         self._write(step, metrics, time.monotonic())
-        self._last_time = time.monotonic()  # evaluation is not training time
+        self._last_time += seconds
 
     def _write(self, step: int, metrics: dict[str, float], now: float, **fields: Any) -> None:
         total = len(self._step_tokens)
@@ -94,6 +94,7 @@ class Usage:
 
     def __init__(self, device: str):
         self._device = device
+        self._asks_nvml = device == "cuda"
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call starts the clock
 
@@ -105,10 +106,12 @@ class Usage:
         import torch
 
         values = {"memory_mb": round(torch.cuda.max_memory_allocated() / 1e6, 1)}
-        try:
-            values["device_use"] = torch.cuda.utilization() / 100
-        except (ModuleNotFoundError, RuntimeError):  # NVML is not installed, or does not know the device
-            return values
+        if self._asks_nvml:
+            try:
+                values["device_use"] = torch.cuda.utilization() / 100
+            except Exception:  # NVML is not installed, or knows no load of this device; its errors have no common type
+                log.info("the load of the GPU is not known here and is left out of the events")
+                self._asks_nvml = False
         return values
 
 

@@ -32,6 +32,8 @@ class HeldOut:
     examples: list[Example]
     packing: bool
     capacity: int
+    num_truncated: int
+    drops: dict[str, int]
     losses: list[float] = field(default_factory=list)
 
     def bins(self, num_devices: int) -> list[Bin]:
@@ -72,12 +74,13 @@ def held_out_sets(
         benchmark, lines = _benchmark_lines(name)
         named[benchmark] = lines
     uniform = config.model_copy(update={"weighting": "uniform", "unit": "trajectory"})
+    sets = {name: build_training_set(lines, renderer, uniform) for name, lines in named.items()}
     return [
         HeldOut(
-            name=name, examples=build_training_set(lines, renderer, uniform).examples, packing=config.packing,
-            capacity=config.pack_length or config.max_length,
+            name=name, examples=found.examples, packing=config.packing, num_truncated=found.num_truncated,
+            drops=found.drops, capacity=config.pack_length or config.max_length,
         )
-        for name, lines in named.items()
+        for name, found in sets.items()
     ]  # fmt: skip
 
 

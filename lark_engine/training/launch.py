@@ -17,7 +17,7 @@ from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError, TrainingError
 from lark_engine.training.checkpoints import newest_complete_checkpoint
 from lark_engine.training.sft import run
-from lark_engine.training.spec import ERROR, EVENTS, RESUME_DIR, SPEC, TrainSpec
+from lark_engine.training.spec import EVENTS, RESUME_DIR, SPEC, TrainSpec, error_file
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def launch(spec: TrainSpec, *, joined: bool) -> None:
     _check_resume(spec)
     machine = spec.config.node_rank
     path = spec.write()
-    error_path = path.with_name(ERROR)
+    error_path = error_file(path)
     error_path.unlink(missing_ok=True)
     command = torchrun(spec.config, path)
     log.info("starting: %s", shlex.join(command))

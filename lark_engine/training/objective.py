@@ -115,7 +115,9 @@ def _pack(causal_lm: Any, expected: Tensor | None) -> str | None:
         if expected is None:
             return None
         packed = _taught_nll(causal_lm, packing=True, windows=seen)
-    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:  # what kernels and architectures refuse
         return f"does not let its attention be replaced ({first_line(error)})"
     if seen != windows(causal_lm.config):
         # A few tokens cannot tell: a window that only the model's own mask knows would be lost.

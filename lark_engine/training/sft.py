@@ -27,7 +27,7 @@ from lark_engine.training.examples import MicroBatches, TrainingSet, build_train
 from lark_engine.training.health import RunLog, read_curve
 from lark_engine.training.held_out import HELD_OUT, HeldOut, held_out_sets, split, write_losses
 from lark_engine.training.packing import Layout
-from lark_engine.training.spec import ERROR, EVENTS, RESUME_DIR, SUMMARY, TrainSpec
+from lark_engine.training.spec import EVENTS, RESUME_DIR, SUMMARY, TrainSpec, error_file
 from lark_engine.training.student import build_model
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def run(spec: TrainSpec) -> None:
             f"stopped after step {trainer.state.global_step} of {data.layout.num_steps}, which is saved; run the same "
             "command without --stop-after-checkpoint to go on"
         )
-    if data.held_out and trainer.state.global_step % arguments.eval_steps:
+    if data.held_out and trainer.evaluated_step < trainer.state.global_step:
         trainer.evaluate()
     _save(trainer, tokenizer, spec, data)
     del trainer, model
@@ -109,8 +109,8 @@ def describe(config: TrainConfig, layout: Layout) -> str:
     devices = f"{config.num_processes} process{'es' if config.num_processes > 1 else ''}"
     return (
         f"{layout.num_steps:,} steps; global batch {config.global_batch} = {devices} × {passes}, {how}, of at most "
-        f"{layout.longest:,} tokens; {layout.computed_per_token:.2f} tokens computed per useful one, devices "
-        f"{layout.efficiency:.1%} busy"
+        f"{layout.longest:,} tokens; {layout.computed_per_token:.2f} tokens computed per useful one"
+        + (f", devices {layout.efficiency:.1%} busy" if config.num_processes > 1 else "")
     )
 
 
@@ -222,6 +222,7 @@ def _summary(trainer: Any, spec: TrainSpec, data: RunData, model: Any) -> dict[s
             "num_forward_passes": len(data.layout.bins),
             "tokens_seen": data.layout.tokens,
             "num_held_out": sum(len(held.examples) for held in data.held_out),
+            "num_held_out_truncated": sum(held.num_truncated for held in data.held_out),
         },
         "metrics": {
             "first_loss": losses[0],
@@ -232,18 +233,22 @@ def _summary(trainer: Any, spec: TrainSpec, data: RunData, model: Any) -> dict[s
             **held_out,
         },
         "tokens": data.training_set.num_response_tokens,
-        "drops": data.training_set.drops,
+        "drops": {
+            **data.training_set.drops,
+            **{f"{held.name}: {reason}": n for held in data.held_out for reason, n in held.drops.items()},
+        },
     }
 
 
 def main(argv: list[str]) -> int:
     """Entry point of a launched rank: an error for the user is left in error.json for the process that started us."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    spec = TrainSpec.read(Path(argv[0]))
+    path = Path(argv[0])
+    spec = TrainSpec.read(path)
     try:
         run(spec)
     except LarkError as error:
-        write_json(spec.folder / RESUME_DIR / ERROR, {"error": type(error).__name__, "message": str(error)})
+        write_json(error_file(path), {"error": type(error).__name__, "message": str(error)})
         logging.getLogger(__name__).error("%s", error)
         return 2
     return 0

@@ -14,8 +14,12 @@ from lark_engine.store.atomic import write_json
 EVENTS = "events.jsonl"
 SUMMARY = "summary.json"
 SPEC = "spec.json"
-ERROR = "error.json"
 RESUME_DIR = "resume"
+
+
+def error_file(spec_path: Path) -> Path:
+    """Where the processes of a spec leave what they ended with."""
+    return spec_path.with_name(spec_path.name.replace("spec", "error"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,8 @@ class TrainSpec:
         return self.deepspeed is not None and self.deepspeed.get("zero_optimization", {}).get("stage") == 3
 
     def write(self) -> Path:
-        """Write spec.json into the run's folder."""
-        path = self.folder / RESUME_DIR / SPEC
+        """Write spec.json into the run's folder; each machine its own, since its paths may be others."""
+        path = self.folder / RESUME_DIR / (f"spec-{self.config.node_rank}.json" if self.config.node_rank else SPEC)
         values = {
             "config": self.config.model_dump(mode="json"), "deepspeed": self.deepspeed,
             "student": {"name": self.student.name, "path": str(self.student.path), "content": self.student.content},

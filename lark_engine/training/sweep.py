@@ -118,17 +118,17 @@ def _runs(
             runs.append(Run(arm, seed, selection, train_config.model_copy(update=changes)))
     if train_config.max_steps or train_config.max_tokens:
         return runs
-    tokens = _equal_tokens(runs, workspace)
+    resolved = plan_train(runs[0].config, workspace, selection_data(runs[0].selection))[1].config
+    tokens = _equal_tokens(runs, resolved, workspace)
     log.info("every run sees %s tokens, prompts included", f"{tokens:,}")
     return [run._replace(config=run.config.model_copy(update={"max_tokens": tokens})) for run in runs]
 
 
-def _equal_tokens(runs: Sequence[Run], workspace: Workspace) -> int:
-    """Tokens of the smallest training set of any run, times its epochs."""
+def _equal_tokens(runs: Sequence[Run], config: TrainConfig, workspace: Workspace) -> int:
+    """Tokens of the smallest training set of any run, times its epochs. `config`: any run's, resolved."""
     from lark_engine.chat import ChatRenderer
     from lark_engine.models import load_tokenizer, resolve_student
 
-    config = runs[0].config
     student = resolve_student(config.student, workspace)
     tokenizer = load_tokenizer(student, trust_remote_code=config.trust_remote_code)
     renderer = ChatRenderer(tokenizer, render=config.render, chat_template=config.chat_template, name=student.name)

@@ -76,6 +76,8 @@ def plan_train(config: TrainConfig, workspace: Workspace, data: TrainData) -> tu
     deepspeed = deepspeed_config(config.deepspeed) if config.deepspeed else None
     if deepspeed and config.method == "lora" and deepspeed.get("zero_optimization", {}).get("stage") == 3:
         raise ConfigError("deepspeed zero3 shards the frozen base of a LoRA run for nothing; use zero2, or method full")
+    if deepspeed and deepspeed.get("bf16", {}).get("enabled") is True and resolved.dtype != "bfloat16":
+        raise ConfigError(f"deepspeed {config.deepspeed} is for bfloat16, and dtype is {resolved.dtype}; use zero2")
     values = {**resolved.identity(), "chat_template": template, "deepspeed": deepspeed}
     if config.method == "full":
         values = {name: value for name, value in values.items() if not name.startswith("lora_")}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback
@@ -21,8 +23,8 @@ from lark_engine.training.health import RunLog
 from lark_engine.training.held_out import HeldOut
 from lark_engine.training.loss import Loss
 
-# float32: the weights and AdamW's two moments. DeepSpeed saves the weights as they are computed with, too.
-_BYTES_PER_PARAMETER = {False: 12, True: 18}
+# Trajectories that an error names.
+_LABELS = 8
 
 
 class WeightedTrainer(Trainer):  # type: ignore[misc]
@@ -33,12 +35,13 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         stop_after_checkpoint: bool, run_log: RunLog, **kwargs: Any,
     ):  # fmt: skip
         super().__init__(*args, **kwargs)
-        self._examples = examples
+        self.examples = examples
         self._held_out = held_out
         self._keep = keep
         self._stop_after_checkpoint = stop_after_checkpoint
         self._run_log = run_log
         self._step_numbers: list[int] = []
+        self.evaluated_step = -1
         # compute_loss divides by the trajectories of the whole step, so nothing may divide by accumulation steps again.
         self.loss_is_scaled_for_ga = True
 
@@ -51,6 +54,10 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         count = torch.tensor([len(self._step_numbers)], device=device)
         total: Tensor = self.accelerator.gather(count).sum()
         return total.clamp(min=1)
+
+    def _prepare_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """On the device, as they are: with DeepSpeed transformers would round the coefficients to bfloat16."""
+        return {name: value.to(self.args.device) for name, value in inputs.items()}
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False,
@@ -69,40 +76,60 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The gradient's norm, before the optimizer uses it. Errors: `TrainingError` when it is not finite."""
+        """The gradient's norm. Errors: `TrainingError` when it is not finite, on all ranks (DeepSpeed has then left the
+        step out; otherwise the optimizer has not used it yet).
+        """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not math.isfinite(float(norm)):
-            raise TrainingError(self._not_finite("gradient norm", float(norm), self._step_numbers, None))
+            numbers = gather_object(self._step_numbers)
+            raise TrainingError(self._not_finite("gradient norm", float(norm), numbers, None))
         return norm
 
     def _not_finite(self, what: str, value: float, numbers: list[int], nll_T: Tensor | None) -> str:
         """A sentence for a run that must stop: what, where, on which trajectories, why, and what to do."""
-        examples = [self._examples[n] for n in numbers]
+        examples = [self.examples[n] for n in numbers]
         bad = examples if nll_T is None else [e for e, nll in _by_example(examples, nll_T) if not nll.isfinite().all()]
-        labels = "; ".join(example.label for example in (bad or examples)[:8])
-        more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
+        labels = _some([example.label for example in bad or examples])
+        cause = self._cause(len(bad) < len(examples))
+        return f"the {what} became {value} at step {self.state.global_step + 1} ({labels}): {cause}"
+
+    def _cause(self, only_some: bool) -> str:
+        """The likely cause of a number that is not finite, and the remedy. `only_some` trajectories have one."""
         rate = f"lower --lr (now {self._get_learning_rate():.3g})"
         weights = (getattr(p, "ds_tensor", p) for p in self.model.parameters())
         if not all(bool(torch.isfinite(p.detach()).all()) for p in weights if p is not None):
-            cause = f"the steps before it were too large, so that weights are not finite any more; {rate}"
-        elif self.args.bf16 and len(bad) < len(examples):
-            cause = "these overflow in bfloat16; use --dtype float32, or leave them out of the selection"
-        else:
-            cause = f"the usual cause is a learning rate that is too high; {rate}, or use --dtype float32"
-        return f"the {what} became {value} at step {self.state.global_step + 1} ({labels}{more}): {cause}"
+            return f"the steps before it were too large, so that weights are not finite any more; {rate}"
+        if self.args.bf16 and only_some:
+            return "these overflow in bfloat16; use --dtype float32, or leave them out of the selection"
+        return f"the usual cause is a learning rate that is too high; {rate}, or use --dtype float32"
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Mean loss on what is held out, by set; the value of every trajectory stays in the set."""
-        metrics = {}
+        """Mean loss on what is held out, by set; the value of every trajectory stays in the set.
+
+        Errors: `TrainingError` when one is not finite, with the trajectories.
+        """
+        metrics: dict[str, float] = {}
+        started = time.monotonic()
         self.model_wrapped.eval()
         for held_out in self._held_out:
             held_out.losses = self._losses_of(held_out)
+            self._require_finite(held_out)
             metrics[f"eval_{held_out.name}_loss"] = sum(held_out.losses) / len(held_out.losses)
         self.model_wrapped.train()
         if self.is_world_process_zero():
-            self._run_log.evaluation(self.state.global_step, metrics)
+            self._run_log.evaluation(self.state.global_step, metrics, time.monotonic() - started)
         self.log(metrics)
+        self.evaluated_step = self.state.global_step
         return metrics
+
+    def _require_finite(self, held_out: HeldOut) -> None:
+        pairs = zip(held_out.examples, held_out.losses, strict=True)
+        bad = [example.label for example, loss in pairs if not math.isfinite(loss)]
+        if bad:
+            raise TrainingError(
+                f"the loss on {held_out.name} is not finite after step {self.state.global_step} "
+                f"({_some(bad)}): {self._cause(len(bad) < len(held_out.examples))}"
+            )
 
     @torch.no_grad()
     def _losses_of(self, held_out: HeldOut) -> list[float]:
@@ -137,7 +164,12 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         if before := checkpoints.newest_complete_checkpoint(folder):
             return checkpoints.size_of(before)
         trained = sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters() if p.requires_grad)
-        return int(trained * _BYTES_PER_PARAMETER[self.is_deepspeed_enabled])
+        return checkpoints.estimated_bytes(trained, deepspeed=self.is_deepspeed_enabled)
+
+
+def _some(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _LABELS} more" if len(labels) > _LABELS else ""
+    return "; ".join(labels[:_LABELS]) + more
 
 
 def _by_example(examples: Sequence[Example], nll_T: Tensor) -> list[tuple[Example, Tensor]]:
@@ -154,6 +186,8 @@ class HealthCallback(TrainerCallback):  # type: ignore[misc]
         self._run_log = run_log
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # A resumed state has those of the run that saved it.
+        state.save_steps, state.eval_steps = args.save_steps, args.eval_steps
         self._run_log.begin(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:

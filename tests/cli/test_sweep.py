@@ -53,6 +53,7 @@ def test_a_sweep_is_one_family_of_runs_of_as_many_tokens(tmp_path: Path, pool_pa
         (a, s) for s in (0, 1) for a in ("chi2", "uniform", "random")
     ]
     assert len({run["checkpoint"] for run in runs}) == 6
+    assert max(run["tokens"] for run in runs) - min(run["tokens"] for run in runs) <= 130  # about one trajectory
     assert {ref.id for ref in sweep.manifest.inputs.values()} == {scores.id, *(run["checkpoint"] for run in runs)}
     held_out = {pd.read_parquet(a.path / "held_out.parquet")["problem_id"].nunique() for a in store.list("checkpoints")}
     assert len(held_out) == 1

@@ -43,8 +43,7 @@ def test_every_step_says_loss_gradient_rate_speed_and_memory(
     checkpoint = run(tiny_config(epochs=2, scheduler="linear"), workspace, train_path)
     first, *steps = events(checkpoint.path)
     assert first["note"].startswith("4 steps; global batch 4 = 1 process × 1 forward pass, packed, of at most ")
-    assert "1.00 tokens computed per useful one" in first["note"]
-    assert first["note"].endswith("; attention trajectory by trajectory")
+    assert first["note"].endswith("1.00 tokens computed per useful one; attention trajectory by trajectory")
     assert [event["done"] for event in steps] == [1, 2, 3, 4]
     for event in steps:
         metrics = event["metrics"]
@@ -88,6 +87,13 @@ def test_an_alert_is_an_event_even_between_logged_steps(tmp_path: Path, caplog: 
     [event] = events(tmp_path)
     assert (event["done"], event["alert"][:10]) == (11, "loss spike")
     assert "step 11: loss spike: 5" in caplog.text
+
+
+def test_evaluating_is_not_training_time(tmp_path: Path) -> None:
+    log = RunLog(EventLog(tmp_path / "events.jsonl", "train"), [100] * 10, 5, "cpu")
+    log._last_time -= 60.0  # a minute ago
+    log.evaluation(3, {"eval_held_out_loss": 1.0}, 59.0)  # which was spent on evaluating, but for a second
+    assert 400 < log.step(5, {"loss": 1.0})["tokens_per_s"] <= 500
 
 
 def test_the_same_problems_are_held_out_of_every_selection(train_path: Path) -> None:
@@ -149,6 +155,17 @@ def test_the_held_out_loss_is_the_models_on_problems_that_it_did_not_see(
     curve = read_curve(checkpoint.path / "events.jsonl", "eval_held_out_loss")
     assert list(curve) == list(range(checkpoint.manifest.counts["num_steps"] + 1))  # from before the first step on
     assert "eval_two_loss" in checkpoint.manifest.metrics
+
+
+def test_a_held_out_loss_that_is_not_finite_stops_the_run(
+    workspace: Workspace, tiny_config: Make, train_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lark_engine.training.trainer import WeightedTrainer
+
+    monkeypatch.setattr(WeightedTrainer, "_losses_of", lambda self, held: [math.nan] + [1.0] * (len(held.examples) - 1))
+    message = r"the loss on held_out is not finite after step 0 \(problem \d, candidate \d\): the usual cause"
+    with pytest.raises(TrainingError, match=message):
+        run(tiny_config(eval_share=0.5), workspace, train_path)
 
 
 @pytest.mark.slow

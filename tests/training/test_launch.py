@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from lark_engine.architecture import lora_targets
-from lark_engine.cli.train import with_global_batch
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError, StudentError
 from lark_engine.models import load_model, model_of_checkpoint, resolve_model
+from lark_engine.recipes.batches import with_global_batch
 from lark_engine.store.workspace import Artifact, Workspace
 from lark_engine.training.launch import torchrun
 from lark_engine.training.merge import merge
@@ -101,6 +101,7 @@ def test_one_machine_meets_itself_and_several_meet_at_the_endpoint(tiny_config: 
         ({"nnodes": 2, "node_rank": 2, "rdzv_endpoint": "a:1"}, "node_rank 2 is not below nnodes 2"),
         ({"max_steps": 3, "max_tokens": 30}, "both say where training ends"),
         ({"packing": False, "pack_length": 30}, "pack_length has no effect without packing"),
+        ({"eval_steps": 5}, "eval_steps has no effect without something held out; give --eval-share too"),
         ({"eval_data": "x"}, "eval_data has no effect without held-out problems; give --eval-share too"),
     ],
 )

@@ -88,4 +88,8 @@ def test_efficiency_on_real_pools(real_student: Artifact, pool: str) -> None:
     for num_devices in (1, 2, 8):
         layout = pack_steps(steps, lengths, 8192, num_devices)
         assert layout.efficiency >= 0.95
-        assert layout.computed_per_token == 1.0
+        per_step = layout.grad_accum * num_devices
+        sizes = [sum(lengths[i] for i in b) for b in layout.bins]
+        # The bins of a step are about equal: no device, and no pass, is left with a rest.
+        fullest = sum(per_step * max(sizes[s : s + per_step]) for s in range(0, len(sizes), per_step))
+        assert sum(sizes) / fullest >= 0.95

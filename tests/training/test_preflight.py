@@ -37,6 +37,21 @@ def test_a_doubled_weight_is_measured_to_count_twice(
     assert not (workspace.root / "checkpoints").exists()  # nothing was written
 
 
+def test_weights_that_cancel_are_noticed(
+    workspace: Workspace, tiny_config: Make, train_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights divided by their sum in the batch and multiplied by nothing: what the released trainers do."""
+    import numpy as np
+
+    from lark_engine.training import examples
+
+    monkeypatch.setattr(examples, "sequence_weights", lambda prob: np.ones(len(prob)))
+    found = look(tiny_config(), workspace, train_path)
+    assert found.problems[0].endswith("times, not 2: please report it")
+    uniform = look(tiny_config(weighting="uniform"), workspace, train_path)
+    assert (uniform.gradient_ratio, uniform.problems) == (None, [])
+
+
 def test_it_says_what_training_then_does(workspace: Workspace, tiny_config: Make, train_path: Path) -> None:
     config = tiny_config(eval_share=0.3, epochs=2)
     found = look(config, workspace, train_path)
@@ -86,7 +101,7 @@ def test_the_command_prints_it_or_gives_json(tmp_path: Path, train_path: Path, t
     arguments = ["train", "lora", "--train-data", train_path, "--model-path", tiny_model_dir, "--max-length", 1024]
     arguments += ["--dtype", "float32", "--device", "cpu"]
     text = succeeds(*arguments, "--preflight", workspace=tmp_path / "cache")
-    assert "a doubled weight makes its share of the gradient 2.000" in text
+    assert "a doubled train_weight makes its share of the gradient 2.000" in text
     assert text.rstrip().endswith("ready")
     values = json.loads(succeeds(*arguments, "--json", workspace=tmp_path / "cache"))
     assert values["problems"] == []

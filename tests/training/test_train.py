@@ -166,6 +166,9 @@ def test_a_deepspeed_file_that_fixes_the_batch_is_refused(tmp_path: Path) -> Non
     path.write_text('{"gradient_accumulation_steps": 8}')
     with pytest.raises(ConfigError, match=r"'gradient_accumulation_steps' is fixed to 8"):
         deepspeed_config(str(path))
+    path.write_text('{"zero_optimization": {"stage": 3}}')
+    with pytest.raises(ConfigError, match=r"trains to the end and then cannot save the model; set it"):
+        deepspeed_config(str(path))
     with pytest.raises(ConfigError, match=r"no DeepSpeed configuration 'zero4'; did you mean 'zero3'"):
         deepspeed_config("zero4")
 
