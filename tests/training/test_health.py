@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ from lark_engine.training.examples import TrainLine, held_out, read_train_file
 from lark_engine.training.health import RunLog, read_curve, spike
 from lark_engine.training.held_out import split
 from lark_engine.training.train import plan_train, train, train_data
+from lark_engine.training.trainer import HealthCallback
 from tests.training.conftest import write_train_file
 
 Make = Callable[..., TrainConfig]
@@ -94,6 +96,14 @@ def test_evaluating_is_not_training_time(tmp_path: Path) -> None:
     log._last_time -= 60.0  # a minute ago
     log.evaluation(3, {"eval_held_out_loss": 1.0}, 59.0)  # which was spent on evaluating, but for a second
     assert 400 < log.step(5, {"loss": 1.0})["tokens_per_s"] <= 500
+
+
+def test_a_resumed_run_saves_and_evaluates_as_often_as_it_is_told_now(tmp_path: Path) -> None:
+    """The state that a checkpoint holds has the intervals of the run that saved it."""
+    callback = HealthCallback(RunLog(EventLog(tmp_path / "events.jsonl", "train"), [10] * 60, 1, "cpu"))
+    state = SimpleNamespace(save_steps=50, eval_steps=10, global_step=50)
+    callback.on_train_begin(SimpleNamespace(save_steps=5, eval_steps=2), state, None)
+    assert (state.save_steps, state.eval_steps) == (5, 2)
 
 
 def test_the_same_problems_are_held_out_of_every_selection(train_path: Path) -> None:
