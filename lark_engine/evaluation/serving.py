@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from lark_engine.evaluation.client import API_KEY_VARIABLE
 from lark_engine.evaluation.engines import HOST, Engine, ServerOptions, device_groups
 from lark_engine.evaluation.server_log import LogTail, last_meaningful_line
 from lark_engine.leash import GRACE_S
+from lark_engine.processes import end_all, marked
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,11 @@ class ModelServer:
 
     def processes(self) -> list[psutil.Process]:
         """The live processes of this server, wherever they have gone."""
-        return processes_of(self._mark, self._session)
+        found = []
+        for pid in self._pids():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
+        return found
 
     def check(self) -> None:
         """Raise `ServerError` when the server's process has ended."""
@@ -175,11 +179,14 @@ class ModelServer:
             process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             log.warning("%s did not stop when asked; killing it", self.label)
-        left = _kill(self.processes)
+        left = end_all(self._pids, grace_s=0)
         self._session = None  # its number may be given to another one now
         if left:
             raise ServerError(f"processes {left} of {self.label} do not end; end them by hand (kill -9)")
         process.wait()
+
+    def _pids(self) -> list[int]:
+        return marked(MARK, self._mark, session=self._session)
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
@@ -238,27 +245,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
-
-
-def processes_of(mark: str, session: int | None = None) -> list[psutil.Process]:
-    """The live processes of a session, or that carry a server's mark in their environment; zombies left out."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            is_ours = os.getsid(process.pid) == session or process.environ().get(MARK) == mark
-            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (OSError, psutil.Error):
-            continue
-    return found
-
-
-def _kill(processes: Callable[[], list[psutil.Process]]) -> list[int]:
-    """Kill what is left; returns the ids of processes that outlive even that for ten seconds."""
-    deadline = time.monotonic() + 10
-    while (left := processes()) and time.monotonic() < deadline:
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(signal.SIGKILL)
-        time.sleep(0.05)
-    return [process.pid for process in left]

@@ -14,20 +14,55 @@ from lark_engine.store.atomic import make_dir
 
 log = logging.getLogger(__name__)
 
+_LOCK = ".lock"
+
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """An exclusive lock on a folder, made if need be, that the operating system frees when its holder dies."""
-    make_dir(folder)
-    with (folder / ".lock").open("a+") as file:
+    while True:
+        make_dir(folder)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            file = (folder / _LOCK).open("a+")
+        except FileNotFoundError:
+            if (folder / _LOCK).is_symlink():  # to where nothing can be made
+                raise
+            continue  # the folder was removed before we could look into it
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                log.warning("%s is being made by %s; waiting for it", folder, holder)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file.fileno(), folder / _LOCK):
+                continue  # the folder was removed while we waited, and may be there anew by now
             file.seek(0)
-            log.warning("%s is being made by %s; waiting for it", folder, file.read().strip() or "another process")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        yield
+            file.truncate()
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            yield
+            return
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one that lies at this path now."""
+    try:
+        there = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    ours = os.fstat(file)
+    return (ours.st_ino, ours.st_dev) == (there.st_ino, there.st_dev)
+
+
+def is_held_lock(path: Path) -> bool:
+    """Whether a live process holds this lock, or it cannot be known; the probe is released at once."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
