@@ -3,17 +3,16 @@ is looked up anew every time, so that another process's work shows at the next r
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import streamlit as st
 
 from lark_engine.results.table import Results, read_results
+from lark_engine.store.events import last_event
+from lark_engine.store.lock import is_held_lock
 from lark_engine.store.workspace import (
     KINDS,
     MANIFEST,
@@ -30,7 +29,6 @@ _FOLDERS: dict[Kind, str] = {
     "evals": "evals/*/*",
     "grades": "evals/*/*/grades/*",
 }
-_TAIL_BYTES = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -131,49 +129,16 @@ def running_names(items: list[Unfinished]) -> set[str]:
 
 
 def _unfinished(kind: Kind, folder: Path) -> Unfinished:
-    event = last_event(folder)
+    event = last_event(folder / "events.jsonl") or last_event(folder / "logs" / "events.jsonl") or {}
     return Unfinished(
         kind=kind,
         name=folder.name,
-        running=is_locked(folder / ".lock"),
+        running=is_held_lock(folder / ".lock"),
         done=_number(event.get("done")),
         total=_number(event.get("total")),
         unit=str(event.get("unit") or ""),
         eta_s=_number(event.get("eta_s")),
     )
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a live process holds this lock; the probe is released at once."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-
-
-def last_event(folder: Path) -> dict[str, Any]:
-    """The last whole progress event of a folder (however long its log is), or an empty dict."""
-    for path in (folder / "events.jsonl", folder / "logs" / "events.jsonl"):
-        try:
-            with path.open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-                lines = file.read().splitlines(keepends=True)
-        except OSError:
-            continue
-        for line in reversed(lines):
-            if not line.endswith(b"\n"):
-                continue
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and event.get("total"):
-                return event
-    return {}
 
 
 def load_health(workspace: Workspace) -> Health:

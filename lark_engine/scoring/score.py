@@ -151,7 +151,8 @@ def run_batches(
         "%d trajectories in %d passes: %d tokens, and %d more of prompts that are computed once",
         num_rows, len(batches), total, shared,
     )  # fmt: skip
-    with Progress(events, total, "token", done=total - left) as progress:
+    # Workers start and students are loaded before the first batch is there.
+    with Progress(events, total, "token", done=total - left, starts_later=True) as progress:
         keep_results(_executor(config)(work, todo), todo, parts, progress)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from lark_engine.store.curves import read_metric
 from lark_engine.store.events import EventLog
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,10 @@ _MAD_TO_DEVIATION = 1.4826
 
 
 class RunLog:
-    """Writes the events of a run. `step_tokens`: real tokens of every optimizer step, over all devices."""
+    """Writes the events of a run. `step_tokens`: real tokens of every optimizer step, over all devices.
+
+    `ends_after_step`: whether somebody wants the run saved and ended after the step that is computed now.
+    """
 
     def __init__(self, events: EventLog, step_tokens: Sequence[int], logging_steps: int, device: str):
         self._events = events
@@ -35,6 +38,7 @@ class RunLog:
         self._logging_steps = logging_steps
         self._usage = Usage(device)
         self._losses: deque[float] = deque(maxlen=_WINDOW)
+        self.ends_after_step = False
         self.begin(0)
 
     def begin(self, step: int) -> None:
@@ -120,9 +124,6 @@ def read_curve(path: Path, metric: str = "loss") -> dict[int, float]:
 
     A resumed run computes the steps after its checkpoint again; the last value of a step counts.
     """
-    curve = {}
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n") and (value := json.loads(line).get("metrics", {}).get(metric)) is not None:
-                curve[int(json.loads(line)["done"])] = float(value)
-    return dict(sorted(curve.items()))
+    steps, values = read_metric(path, metric)
+    last_of_step = dict(zip(steps.tolist(), values.tolist(), strict=True))
+    return dict(sorted(last_of_step.items()))

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from lark_engine import errors
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError, TrainingError
+from lark_engine.store.events import EventReader
 from lark_engine.training.checkpoints import newest_complete_checkpoint
 from lark_engine.training.sft import run
 from lark_engine.training.spec import EVENTS, RESUME_DIR, SPEC, TrainSpec, error_file
@@ -84,20 +85,14 @@ def _check_resume(spec: TrainSpec) -> None:
 
 def _follow(process: subprocess.Popen[bytes], events_path: Path) -> int:
     """Wait for the training processes, with their progress on the terminal; returns their exit status."""
-    position = events_path.stat().st_size if events_path.exists() else 0
+    events = EventReader(events_path, events_path.stat().st_size if events_path.exists() else 0)
     with tqdm(desc="train", unit="step", disable=not sys.stderr.isatty()) as bar:
         while True:
             try:
                 return process.wait(_POLL_S)
             except subprocess.TimeoutExpired:
                 pass
-            if not events_path.exists():
-                continue
-            with events_path.open("rb") as file:
-                file.seek(position)
-                lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
-            position += sum(map(len, lines))
-            for event in map(json.loads, lines):
+            for event in events:
                 for said in (event.get("note"), event.get("alert")):
                     if said:
                         log.info("%s", said)

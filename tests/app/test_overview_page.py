@@ -161,7 +161,7 @@ def test_markup_in_names_is_shown_as_text(open_page: OpenPage, workspace: Worksp
 def test_what_is_being_made_is_shown_with_its_progress(open_page: OpenPage, workspace: Workspace) -> None:
     folder = workspace.root / "scores" / "demo@student-0123456789ab"
     folder.mkdir(parents=True)
-    event = {"stage": "score", "done": 12034, "total": 31000, "unit": "token", "eta_s": 48.2}
+    event = {"stage": "score", "done": 12034, "total": 31000, "unit": "token", "rate": 2.0, "eta_s": 48.2}
     (folder / "events.jsonl").write_text(json.dumps(event) + '\n{"stage": "score", "torn')
     with (folder / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
