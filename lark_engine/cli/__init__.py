@@ -12,6 +12,7 @@ One module for each group of commands:
 - results: table, compare, lineage
 - run: run, demo
 - serve: serve
+- doctor: doctor
 
 `common` holds what they share. Heavy libraries are imported inside the commands, so that `lark --help` is quick. Flags
 may be written with dashes or underscores, so that the released code's command lines work.
@@ -21,13 +22,28 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from typing import Annotated
 
 import typer
 
 from lark_engine import __version__
-from lark_engine.cli import benchmarks, evaluate, pool, results, run, score, select, serve, sweep, train
+from lark_engine.cli import (
+    benchmarks,
+    clean,
+    doctor,
+    evaluate,
+    jobs,
+    pool,
+    results,
+    run,
+    score,
+    select,
+    serve,
+    sweep,
+    train,
+)
 from lark_engine.cli.common import Guarded
 
 app = typer.Typer(
@@ -46,10 +62,15 @@ app.add_typer(evaluate.app)
 app.add_typer(results.app)
 app.add_typer(run.app)
 app.add_typer(serve.app)
+app.add_typer(doctor.app)
 
 
 def main() -> None:
     """Entry point of the console script."""
+    # The end that a supervisor or a batch system asks for is as orderly as that of Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What lies in the folder that we were started in is nothing that our child processes should import.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     # Libraries' own bars and advice would bury ours; both are read when they are first imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
