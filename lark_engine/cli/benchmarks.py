@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lark_engine.cli.common import CACHE, WorkspaceOption, done
+from lark_engine.cli.common import CACHE, WorkspaceOption, done, stage
 from lark_engine.errors import ConfigError, LarkError, did_you_mean
 from lark_engine.printing import printable
 from lark_engine.store.workspace import Artifact, Workspace
@@ -41,6 +41,7 @@ def list_command(as_json: JsonOption = False, workspace: WorkspaceOption = CACHE
 
 
 @app.command("fetch")
+@stage("benchmarks fetch")
 def fetch_command(
     names: Annotated[list[str] | None, typer.Argument(help="benchmarks by name", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="all that are known by name")] = False,

@@ -1,19 +1,27 @@
-"""What the commands share: errors as one sentence, common options, commands with subcommands, and what is said."""
+"""What the commands share: errors as one sentence, stages as jobs, common options, subcommands, and what is said."""
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import Exit
 
 from lark_engine.config import PoolConfig
-from lark_engine.errors import ConfigError, LarkError
+from lark_engine.errors import ConfigError, LarkError, StoppedEarly
+from lark_engine.jobs.folder import FOLDER_VARIABLE
+from lark_engine.jobs.membership import Membership, join
 from lark_engine.store.workspace import Artifact, Workspace
 
 INTERRUPTED = 130
+_WORDS = "lark.words"
 CACHE = Path("cache")
 
 WorkspaceOption = Annotated[
@@ -26,17 +34,84 @@ Value = TypeVar("Value")
 
 
 class Guarded(TyperGroup):
-    """Turns errors for the user into one sentence and exit code 2, and Ctrl-C into exit code 130."""
+    """Turns errors for the user into one sentence and exit code 2, and Ctrl-C into exit code 130.
+
+    In a process that a job's supervisor started, how it ended is left in the job's folder too.
+    """
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        words = list(args)
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[_WORDS] = words
+        return context
 
     def invoke(self, ctx: Any) -> Any:
+        membership = join(os.environ) if FOLDER_VARIABLE in os.environ else None
+        _run.words, _run.membership = ctx.meta[_WORDS], membership
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            _tell(membership, None)
+            return result
+        except StoppedEarly as stopped:
+            _tell(membership, stopped)
+            typer.secho(str(stopped), err=True, fg="yellow")
+            raise typer.Exit(INTERRUPTED) from None
         except LarkError as error:
+            _tell(membership, error)
             typer.secho(f"lark: {error}", err=True, fg="red")
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.secho("lark: interrupted; run the same command again, it resumes", err=True, fg="yellow")
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if not isinstance(error, Exit):
+                _tell(membership, error)
+            raise
+
+
+@dataclass
+class _Run:
+    """The command line of this process: its words, and the job that it belongs to."""
+
+    words: list[str] = field(default_factory=list)
+    membership: Membership | None = None
+
+
+_run = _Run()
+
+
+def _tell(membership: Membership | None, error: Exception | None) -> None:
+    if membership is not None:
+        membership.tell(error)
+
+
+def stage(name: str, *, unless: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Have a command seen as a job of its workspace also when it is started in a terminal.
+
+    Stands between `@app.command` and `@with_options`. `unless`: flags with which it makes nothing.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            context = given.get("ctx")
+            runs_another = context is not None and context.invoked_subcommand is not None
+            # Of the processes that torchrun starts, the first speaks for all.
+            is_first = int(os.environ.get("RANK", "0")) == 0
+            if _run.membership or runs_another or not is_first or any(given.get(flag) for flag in unless):
+                command(**given)
+                return
+            from lark_engine.jobs.foreground import foreground_job
+
+            with foreground_job(Workspace(given["workspace"]).root, name, ["lark", *_run.words]) as _run.membership:
+                try:
+                    command(**given)
+                finally:
+                    _run.membership = None
+
+        return run
+
+    return decorate
 
 
 def command_group() -> typer.Typer:
@@ -76,8 +151,10 @@ def _flags(option: Any) -> str:
 
 
 def done(artifact: Artifact) -> None:
-    """Say what an artifact holds: id, counts, drops, and where it lies."""
+    """Say what an artifact holds: id, counts, drops, and where it lies; its job notes it."""
     manifest = artifact.manifest
+    if _run.membership:
+        _run.membership.made(f"{artifact.kind}/{artifact.id}")
     counts = ", ".join(f"{name} {value:,}" for name, value in manifest.counts.items())
     drops = ", ".join(f"{reason} {count:,}" for reason, count in manifest.drops.items())
     typer.echo(f"{artifact.id}: {counts}" + (f"; left out: {drops}" if drops else ""))

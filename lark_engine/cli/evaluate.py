@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, copy_file, done
+from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, copy_file, done, stage
 from lark_engine.config import GenerateConfig, GradeConfig
 from lark_engine.errors import ConfigError
 from lark_engine.options import with_options
@@ -24,6 +24,7 @@ Verdict = Literal["correct", "wrong", "as-graded"]
 
 
 @app.command("generate")
+@stage("generate")
 @with_options(GenerateConfig, leave_out=("benchmark",))
 def generate_command(
     values: dict[str, Any],
@@ -75,6 +76,7 @@ def extract_command(
 
 
 @app.command("grade")
+@stage("grade")
 @with_options(GradeConfig)
 def grade_command(
     values: dict[str, Any],

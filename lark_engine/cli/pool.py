@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lark_engine.cli.common import CACHE, WorkspaceOption, done
+from lark_engine.cli.common import CACHE, WorkspaceOption, done, stage
 from lark_engine.config import PoolConfig
 from lark_engine.options import with_options
 from lark_engine.store.workspace import Workspace
@@ -15,6 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Import a pool of candidate traject
 
 
 @app.command("import")
+@stage("pool import")
 @with_options(PoolConfig, leave_out=("source",))
 def pool_import(
     values: dict[str, Any], source: Annotated[str, typer.Argument(help="file, folder or Hugging Face dataset id")],

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from lark_engine.cli.common import CACHE, WorkspaceOption
+from lark_engine.cli.common import CACHE, WorkspaceOption, stage
 from lark_engine.store.workspace import Workspace
 
 app = typer.Typer()
 
 
 @app.command("run")
+@stage("run", unless=("dry_run",))
 def run_command(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe of all stages")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan with fingerprints, make nothing")] = False,
@@ -33,6 +34,7 @@ def run_command(
 
 
 @app.command("demo")
+@stage("demo")
 def demo_command(
     workspace: WorkspaceOption = CACHE,
     port: Annotated[int, typer.Option(help="port of the dashboard; the next free one when it is taken")] = 8501,

@@ -15,6 +15,7 @@ from lark_engine.cli.common import (
     open_pool,
     required,
     runs_subcommand,
+    stage,
 )
 from lark_engine.config import Device, ScoreConfig
 from lark_engine.errors import ConfigError
@@ -25,6 +26,7 @@ app = command_group()
 
 
 @app.callback()
+@stage("score")
 @with_options(ScoreConfig, leave_out=("student",))
 def score_command(
     ctx: typer.Context,
@@ -61,6 +63,7 @@ def score_command(
 
 
 @app.command("tokens")
+@stage("score tokens")
 def tokens_command(
     scores: Annotated[str, typer.Option("--scores", help="scores by id or name")],
     candidate: Annotated[list[str] | None, typer.Option(help="one candidate, PROBLEM:CANDIDATE")] = None,

@@ -19,6 +19,7 @@ from lark_engine.cli.common import (
     refuse_absent_file,
     required,
     runs_subcommand,
+    stage,
 )
 from lark_engine.config import SelectConfig, TrainFormat
 from lark_engine.errors import ConfigError
@@ -29,6 +30,7 @@ app = command_group()
 
 
 @app.callback()
+@stage("select")
 @with_options(SelectConfig, aliases={"budget": ("--B",), "sharpness": ("--s",)})
 def select_command(
     ctx: typer.Context,

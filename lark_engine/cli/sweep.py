@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lark_engine.cli.common import CACHE, WorkspaceOption, done
+from lark_engine.cli.common import CACHE, WorkspaceOption, done, stage
 from lark_engine.config import SweepConfig, TrainConfig
 from lark_engine.errors import ConfigError
 from lark_engine.options import with_options
@@ -21,6 +21,7 @@ _DECIDED = (
 
 
 @app.command("sweep")
+@stage("sweep")
 @with_options(TrainConfig, leave_out=_DECIDED, aliases={"student": ("--model-path",)})
 def sweep_command(
     values: dict[str, Any],

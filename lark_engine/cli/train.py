@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, done
+from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, done, stage
 from lark_engine.config import TrainConfig
 from lark_engine.errors import StoppedEarly
 from lark_engine.options import with_options
@@ -36,6 +36,7 @@ _LORA_FIELDS = tuple(name for name in TrainConfig.model_fields if name.startswit
 
 
 @app.command("full")
+@stage("train full", unless=("preflight", "as_json"))
 @with_options(TrainConfig, leave_out=("method", "recipe", *_LORA_FIELDS), aliases={"student": ("--model-path",)})
 def train_full(
     values: dict[str, Any],
@@ -58,6 +59,7 @@ def train_full(
 
 
 @app.command("lora")
+@stage("train lora", unless=("preflight", "as_json"))
 @with_options(TrainConfig, leave_out=("method", "recipe"), aliases={"student": ("--model-path",)})
 def train_lora(
     values: dict[str, Any],
@@ -84,6 +86,7 @@ def train_lora(
 
 
 @app.command("merge")
+@stage("train merge")
 def merge_command(
     checkpoint: Annotated[str, typer.Argument(help="LoRA checkpoint, by id or unique name")],
     output_dir: OutputDir = None,
@@ -175,6 +178,8 @@ def _train(config: TrainConfig, data: str, output_dir: Path | None, store: Works
     try:
         checkpoint = train(config, store, train_data(data, store), rank=rank)
     except StoppedEarly as stopped:
+        if not config.stop_after_checkpoint:  # another process asked for it
+            raise
         typer.echo(str(stopped))
         return
     if checkpoint is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from lark_engine.chat import ChatRenderer
 from lark_engine.config import TrainConfig
 from lark_engine.errors import DeviceError, LarkError, StoppedEarly
+from lark_engine.jobs.membership import join
 from lark_engine.models import (
     ADAPTER_DIR,
     BASE_MODEL,
@@ -81,7 +83,7 @@ def run(spec: TrainSpec) -> None:
     if trainer.state.global_step < data.layout.num_steps:
         raise StoppedEarly(
             f"stopped after step {trainer.state.global_step} of {data.layout.num_steps}, which is saved; run the same "
-            "command without --stop-after-checkpoint to go on"
+            f"command {'without --stop-after-checkpoint' if config.stop_after_checkpoint else 'again'} to go on"
         )
     if data.held_out and trainer.evaluated_step < trainer.state.global_step:
         trainer.evaluate()
@@ -243,6 +245,7 @@ def _summary(trainer: Any, spec: TrainSpec, data: RunData, model: Any) -> dict[s
 def main(argv: list[str]) -> int:
     """Entry point of a launched rank: an error for the user is left in error.json for the process that started us."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    join(os.environ)
     path = Path(argv[0])
     spec = TrainSpec.read(path)
     try:

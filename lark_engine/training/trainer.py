@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback
 
 from lark_engine.errors import ConfigError, TrainingError
 from lark_engine.store.atomic import require_space
+from lark_engine.store.events import is_asked_to_stop
 from lark_engine.training import checkpoints
 from lark_engine.training.examples import Example, MicroBatches
 from lark_engine.training.health import RunLog
@@ -49,10 +50,14 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
-        """Trajectories of this optimizer step, over all its forward passes and all ranks."""
+        """Trajectories of this optimizer step, over all its forward passes and all ranks.
+
+        Ranks agree by the same message whether this step is the last: one that stops alone leaves the others waiting.
+        """
         self._step_numbers = [int(n) for batch in batch_samples for n in batch["numbers"]]
-        count = torch.tensor([len(self._step_numbers)], device=device)
-        total: Tensor = self.accelerator.gather(count).sum()
+        mine = torch.tensor([[len(self._step_numbers), int(is_asked_to_stop())]], device=device)
+        total, num_asked = self.accelerator.gather(mine).sum(dim=0)
+        self._run_log.ends_after_step = bool(num_asked)
         return total.clamp(min=1)
 
     def _prepare_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -189,6 +194,10 @@ class HealthCallback(TrainerCallback):  # type: ignore[misc]
         # A resumed state has those of the run that saved it.
         state.save_steps, state.eval_steps = args.save_steps, args.eval_steps
         self._run_log.begin(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._run_log.ends_after_step:
+            control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from safetensors.torch import load_file
 
 from lark_engine.config import TrainConfig
 from lark_engine.errors import StoppedEarly, StoreError
+from lark_engine.jobs.folder import Job
+from lark_engine.jobs.membership import join, leave
+from lark_engine.store.events import last_event
 from lark_engine.store.workspace import Artifact, Workspace
 from lark_engine.training import checkpoints
 from lark_engine.training.checkpoints import (
@@ -25,6 +30,7 @@ from lark_engine.training.checkpoints import (
     finish,
     newest_complete_checkpoint,
     require_own_files,
+    step_of,
 )
 from lark_engine.training.health import read_curve
 from lark_engine.training.train import plan_train, train, train_data
@@ -130,6 +136,44 @@ def test_two_ranks_under_zero_2_are_resumed_too(
     resumed = run(config, workspace, train_path)
     undisturbed = run(config, Workspace(tmp_path / "other"), train_path)
     assert difference(resumed, undisturbed) <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_another_process_asks_to_end_saves_its_step_and_loses_nothing(
+    workspace: Workspace, tiny_config: Make, train_path: Path, tmp_path: Path, processes: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """All ranks end after the same step, though only one of them may see the request in time."""
+    config = tiny_config(epochs=12, save_steps=1000, nproc_per_node=processes, scheduler="cosine")
+    job = Job(workspace.root / "jobs" / "a-job")
+    job.folder.mkdir(parents=True)
+    monkeypatch.setenv("LARK_JOB_DIR", str(job.folder))
+    join(os.environ)
+    asked = threading.Thread(target=_ask_when_under_way, args=(job,))
+    asked.start()
+    try:
+        with pytest.raises(
+            StoppedEarly, match=r"stopped after step \d+ of \d+, which is saved; run the same command again"
+        ):
+            run(config, workspace, train_path)
+    finally:
+        leave()
+        asked.join()
+    monkeypatch.delenv("LARK_JOB_DIR")
+    newest = newest_complete_checkpoint(resume_dir(config, workspace, train_path))
+    assert newest is not None and step_of(newest) >= 2
+    assert last_event(job.events_path)["done"] == step_of(newest)  # type: ignore[index]
+    resumed = run(config, workspace, train_path)
+    undisturbed = run(config, Workspace(tmp_path / "other"), train_path)
+    assert difference(resumed, undisturbed) <= 1e-6
+
+
+def _ask_when_under_way(job: Job) -> None:
+    deadline = time.monotonic() + 120
+    while (last_event(job.events_path) or {"done": 0})["done"] < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    job.ask("after_checkpoint")
 
 
 def test_the_newest_complete_checkpoint_is_chosen_by_number_not_by_name(tmp_path: Path) -> None:

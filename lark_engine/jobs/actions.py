@@ -1,0 +1,223 @@
+"""What can be done with jobs: submit, stop, resume, clone, remove. Any process may call these on any workspace."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lark_engine.errors import ConfigError, DeviceError, LarkError, StoreError
+from lark_engine.jobs.devices import machine_devices
+from lark_engine.jobs.folder import MARK, Job, JobSpec, LauncherName, Request, create_job, somebody
+from lark_engine.jobs.launchers import launcher_of
+from lark_engine.jobs.needs import NOTHING, Needs, needs_of
+from lark_engine.jobs.status import RESUMABLE, JobView, view
+from lark_engine.processes import end_all, marked
+from lark_engine.store.atomic import disk_errors
+
+# A supervisor does what is asked within its own times of grace; the way to a checkpoint may take longer.
+STOP_TIMEOUT_S = 60.0
+_POLL_S = 0.1
+_REMOVED = ".removed"
+
+
+def submit(
+    root: Path, command: Sequence[str], *, cwd: Path, priority: int = 0, devices: int | None = None,
+    max_retries: int = 0, launcher: LauncherName = "local", address: str | None = None, cloned_from: str | None = None,
+) -> JobView:  # fmt: skip
+    """Start a job: its folder, and the supervisor that owns it. `command` begins with `lark`.
+
+    `devices`: how many it waits for, if not as many as the command says. Returns within 3 s. Errors: `ConfigError`,
+    `DeviceError` for more devices than there are; `StoreError`; `ServerError` with the reason why it did not start.
+    The folder of a job that did not start stays, with its verdict.
+    """
+    command = require_lark(command)
+    needs = _needs(command, cwd, devices, launcher)
+    spec = JobSpec(
+        stage=stage_of(command), command=command, cwd=str(cwd.absolute()), priority=priority, device_kind=needs.kind,
+        devices=needs.count, max_retries=max_retries, launcher=launcher, address=address, cloned_from=cloned_from,
+    )  # fmt: skip
+    return launch(create_job(root, spec))
+
+
+def launch(job: Job) -> JobView:
+    """Start the supervisor of a job that has none. Errors: as `submit`."""
+    spec = job.spec()
+    try:
+        launcher_of(spec.launcher, spec.address).launch(job)
+    except LarkError as error:
+        now = round(time.time(), 3)
+        with contextlib.suppress(LarkError):
+            job.write_done(
+                {
+                    "state": "failed", "reason": "not_started", "message": str(error), "place": None, "remedy": "",
+                    "is_transient": False, "started_at": now, "ended_at": now, "attempt": 1, "exit_code": None,
+                    "signal": None, "wall_s": 0.0,
+                }
+            )  # fmt: skip
+        raise
+    return view(job)
+
+
+def stop(job: Job, request: Request, *, timeout_s: float = STOP_TIMEOUT_S) -> JobView:
+    """Ask a job to end, and wait up to `timeout_s` until it has. Asking again changes nothing; asking for more does.
+
+    A run without a supervisor has its processes ended by us, those that carry the job's mark and no others. Errors:
+    `StoreError` for a job that has ended, or whose folder cannot be written.
+    """
+    before = view(job)
+    if not before.is_live and before.state != "interrupted":
+        raise StoreError(f"{job.id} has ended already: {before.state}")
+    with disk_errors(job.folder):
+        job.ask(request)
+    spec, supervisor = before.spec, before.launch.supervisor if before.launch else None
+    if spec and spec.launcher == "ray" and supervisor is None:
+        launcher_of("ray", spec.address).end(job)
+        return _end_without_supervisor(job, request)
+    if before.state == "interrupted" or (supervisor and supervisor.liveness() == "gone"):
+        return _end_without_supervisor(job, request)
+    deadline = time.monotonic() + timeout_s
+    while (now := view(job)).is_live and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    if now.is_live and spec and spec.launcher == "ray" and timeout_s and request != "after_checkpoint":
+        launcher_of("ray", spec.address).end(job)
+        now = _end_without_supervisor(job, request)
+    return now
+
+
+def resume(job: Job) -> JobView:
+    """Run the command of an ended or interrupted job again: its stage takes up what is saved. The folder stays.
+
+    Of a run whose supervisor is gone while its command lives, a new supervisor takes over. Errors: `StoreError` for a
+    job that runs, waits, or succeeded; as `submit`.
+    """
+    found = view(job)
+    if found.state == "running" and found.launch and found.launch.supervisor.liveness() == "gone":
+        return _take_over(job)
+    if found.state not in RESUMABLE:
+        hint = "; clone it to run it again" if found.state == "succeeded" else ""
+        raise StoreError(f"{job.id} is {found.state} and cannot be resumed{hint}")
+    require_lark(job.spec().command)
+    with _unsupervised(job), disk_errors(job.folder):
+        if left := marked(MARK, job.id):
+            who = ", ".join(map(str, left))
+            raise StoreError(f"processes {who} of {job.id} still live; end them: lark jobs stop --kill {job.id}")
+        job.begin_again()
+    return launch(job)
+
+
+def clone(job: Job, root: Path, changes: Sequence[str] = (), *, priority: int | None = None) -> JobView:
+    """Submit the command of a job again as a job of its own, with `changes` added: options that are given later hold.
+
+    Errors: as `submit`.
+    """
+    spec = job.spec()
+    return submit(
+        root, [*spec.command, *changes], cwd=Path(spec.cwd), cloned_from=job.id, max_retries=spec.max_retries,
+        priority=spec.priority if priority is None else priority, address=spec.address,
+        launcher="local" if spec.launcher == "terminal" else spec.launcher,
+    )  # fmt: skip
+
+
+def remove(job: Job) -> None:
+    """Remove the folder of a job that has ended; what it made stays. Errors: `StoreError` for one that lives."""
+    found = view(job)
+    if found.is_live:
+        raise StoreError(f"{job.id} is {found.state}; stop it first with: lark jobs stop {job.id}")
+    with _unsupervised(job), disk_errors(job.folder):
+        # Under another name first: a half-removed folder is no job.
+        job.folder.replace(job.folder.with_name(f".{job.id}{_REMOVED}"))
+        for gone in job.folder.parent.glob(f".*{_REMOVED}"):
+            shutil.rmtree(gone)
+
+
+def require_lark(command: Sequence[str]) -> tuple[str, ...]:
+    """The command as a tuple. Errors: `ConfigError` for one that is none of ours: a job runs stages, not programs."""
+    if not command or command[0] != "lark" or len(command) < 2:
+        said = " ".join(command[:3]) or "nothing"
+        raise ConfigError(f"a job runs a command of lark, and not '{said}'; write it as: lark jobs submit lark train …")
+    if command[1] in ("jobs", "serve", "clean", "doctor"):
+        raise ConfigError(f"'lark {command[1]}' is no stage; run it without a job")
+    return tuple(command)
+
+
+def stage_of(command: Sequence[str]) -> str:
+    """The words before the first option: `train lora`."""
+    words: list[str] = []
+    for word in command[1:3]:
+        if word.startswith("-") or (words and words[0] not in _GROUPS):
+            break
+        words.append(word)
+    return " ".join(words) or command[0]
+
+
+_GROUPS = ("pool", "train", "select", "score", "benchmarks")
+
+
+def _needs(command: Sequence[str], cwd: Path, devices: int | None, launcher: LauncherName) -> Needs:
+    """What the job waits for. Errors: `DeviceError` for more than this machine has."""
+    if launcher == "ray":  # not this machine's devices: a GPU, unless the command says otherwise
+        needs = needs_of(command, num_gpus=1, cwd=cwd)
+    else:
+        needs = needs_of(command, num_gpus=len(machine_devices("cuda")), environment=os.environ, cwd=cwd)
+    if devices is not None:
+        if devices < 0:
+            raise ConfigError(f"--devices {devices}: give 0 (wait for none) or more")
+        needs = NOTHING if devices == 0 else Needs("cpu" if needs.kind == "none" else needs.kind, devices)
+    if launcher != "local" or needs.kind == "none":
+        return needs
+    if needs.count > (there := len(machine_devices(needs.kind))):
+        what = {"cuda": "GPUs", "cpu": "CPU slots"}[needs.kind]
+        raise DeviceError(
+            f"the job wants {needs.count} {what} and this machine has {there}; lower what the command asks for, say "
+            "--devices, or choose another --launcher"
+        )
+    return needs
+
+
+def _take_over(job: Job) -> JobView:
+    from lark_engine.jobs.launchers import start_supervisor
+
+    before = job.launch()
+    start_supervisor(job, "--adopt")
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while job.launch() == before and job.done() is None and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return view(job)
+
+
+def _end_without_supervisor(job: Job, request: Request) -> JobView:
+    """End what is left of a run on this machine, and write the verdict that its supervisor cannot write any more."""
+    left = end_all(lambda: marked(MARK, job.id), grace_s=0.0 if request == "kill" else 10.0)
+    if left:
+        raise StoreError(f"processes {', '.join(map(str, left))} of {job.id} do not end; the system holds them")
+    launch_record = job.launch()
+    started = launch_record.command_started_at if launch_record else None
+    now = round(time.time(), 3)
+    with _unsupervised(job), disk_errors(job.folder):
+        if job.done() is None:
+            job.write_done(
+                {
+                    "state": "cancelled", "reason": None, "message": f"stopped by {somebody()} without a supervisor",
+                    "place": None, "remedy": "lark jobs resume goes on from what was saved", "is_transient": False,
+                    "attempt": launch_record.attempt if launch_record else 1, "exit_code": None, "signal": None,
+                    "started_at": started, "ended_at": now, "wall_s": round(now - started, 3) if started else None,
+                    "request": request, "artifacts": [], "processes_left": [],
+                }
+            )  # fmt: skip
+    return view(job)
+
+
+@contextlib.contextmanager
+def _unsupervised(job: Job) -> Iterator[None]:
+    """Hold the lock of a supervisor, so that none comes up meanwhile. Errors: `StoreError` when there is one."""
+    with disk_errors(job.folder), job.lock_path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(f"{job.id} has a supervisor that lives; stop it first") from error
+        yield

@@ -1,0 +1,348 @@
+"""The files of a job. Each is whole or not there; none is needed to find the others.
+
+jobs/<time>-<stage>-<id>/
+    spec.json       what to run, written once
+    launch.json     who runs it: the supervisor's and the command's process, devices, the attempt
+    heartbeat       written over in place while the supervisor lives, so that a full disk does not silence it
+    control.json    what somebody asked for
+    events.jsonl    progress, as every stage writes it
+    output.log      all that supervisor and command said
+    outcome.json    what the command itself said of its end
+    done.json       the verdict; excerpt.log beside it keeps the ends of the log
+    attempts/<n>/   the verdicts of earlier attempts
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import json
+import os
+import platform
+import secrets
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from lark_engine.errors import StoreError, did_you_mean
+from lark_engine.processes import ProcessIdentity
+from lark_engine.store.atomic import make_dir, write_json, write_text
+
+Request = Literal["after_checkpoint", "stop", "kill"]
+# The later stands above the earlier: a request is never taken back by a weaker one.
+REQUESTS: tuple[Request, ...] = ("after_checkpoint", "stop", "kill")
+LauncherName = Literal["local", "ray", "terminal"]
+JOBS_DIR = "jobs"
+# In the environment of every process of a job, also of one that leaves its session: who it belongs to.
+MARK = "LARK_JOB_ID"
+FOLDER_VARIABLE = "LARK_JOB_DIR"
+# Set for the process that the supervisor itself starts, and not for what that starts in turn.
+COMMAND_VARIABLE = "LARK_JOB_COMMAND"
+FOLDER_MARKS = (MARK, FOLDER_VARIABLE, COMMAND_VARIABLE)
+_SCHEMA = 1
+_ATTEMPTS = "attempts"
+# The verdict last: until it is moved, the attempt has ended.
+_OF_AN_ATTEMPT = ("launch.json", "control.json", "outcome.json", "excerpt.log", "done.json")
+_RECORD_BYTES = 1024
+_ID_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """What to run. `command` is what is shown and what is run: a list, never a shell's line.
+
+    `devices`: how many devices of `device_kind` it waits for; of kind none it waits for nothing. `max_retries`: how
+    often it is run again after a failure that may be gone by itself. `address`: of the Ray cluster that it runs on.
+    """
+
+    stage: str
+    command: tuple[str, ...]
+    cwd: str
+    priority: int = 0
+    device_kind: Literal["cuda", "cpu", "none"] = "none"
+    devices: int = 0
+    max_retries: int = 0
+    launcher: LauncherName = "local"
+    address: str | None = None
+    cloned_from: str | None = None
+    submitted_at: float = 0.0
+    submitted_by: str = ""
+
+    @classmethod
+    def from_json(cls, values: Any, place: Path) -> Self:
+        """Errors: `StoreError` when these are not the values of a spec that this version knows."""
+        try:
+            if values["schema_version"] > _SCHEMA:
+                raise StoreError(f"{place}: was made by a newer version of LARK Studio; update this one")
+            known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+            words = known["command"]
+            if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+                raise ValueError("command")
+            known["command"] = tuple(known["command"])
+            for name, kind in _KINDS.items():
+                if name in known and not isinstance(known[name], kind):
+                    raise ValueError(name)
+            for name, choices in _CHOICES.items():
+                if name in known and known[name] not in choices:
+                    raise ValueError(name)
+            return cls(**known)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise StoreError(f"{place}: is no job's specification ({error}); remove the job") from error
+
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "stage": str, "cwd": str, "priority": int, "device_kind": str, "devices": int, "max_retries": int,
+    "launcher": str, "submitted_at": (int, float), "submitted_by": str,
+}  # fmt: skip
+
+
+_CHOICES = {"device_kind": ("cuda", "cpu", "none"), "launcher": get_args(LauncherName)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Who runs a job. `command`: the process that runs it, once it was started. `log_offset`: where its log begins."""
+
+    supervisor: ProcessIdentity
+    command: ProcessIdentity | None = None
+    attempt: int = 1
+    devices: tuple[str, ...] = ()
+    started_at: float = 0.0
+    command_started_at: float | None = None
+    log_offset: int = 0
+    adopted: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> Launch | None:
+        try:
+            supervisor = ProcessIdentity.from_json(values["supervisor"])
+            if supervisor is None:
+                return None
+            at = values.get("command_started_at")
+            return cls(
+                supervisor=supervisor, command=ProcessIdentity.from_json(values.get("command")),
+                attempt=int(values["attempt"]), devices=tuple(map(str, values["devices"])),
+                started_at=float(values["started_at"]), command_started_at=at if at is None else float(at),
+                log_offset=int(values["log_offset"]), adopted=bool(values.get("adopted")),
+            )  # fmt: skip
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+            return None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job's folder."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def events_path(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "output.log"
+
+    @property
+    def excerpt_path(self) -> Path:
+        return self.folder / "excerpt.log"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.folder / ".lock"
+
+    @property
+    def workspace_root(self) -> Path:
+        return self.folder.parent.parent
+
+    def spec(self) -> JobSpec:
+        """Errors: `StoreError` when it is missing or damaged."""
+        path = self.folder / "spec.json"
+        values = read_record(path)
+        if values is None:
+            raise StoreError(f"{path}: missing or damaged; remove the job with: lark jobs remove {self.id}")
+        return JobSpec.from_json(values, path)
+
+    def launch(self) -> Launch | None:
+        return Launch.from_json(read_record(self.folder / "launch.json"))
+
+    def write_launch(self, launch: Launch) -> None:
+        write_json(self.folder / "launch.json", launch.as_json())
+
+    def done(self) -> dict[str, Any] | None:
+        """The verdict, if there is one: its `state` is one of the final ones."""
+        return read_record(self.folder / "done.json")
+
+    def write_done(self, values: Mapping[str, Any]) -> None:
+        write_json(self.folder / "done.json", dict(values))
+
+    def outcome(self) -> dict[str, Any] | None:
+        """What the command said of its end: `error` and `message`, or the artifacts that it made."""
+        return read_record(self.folder / "outcome.json")
+
+    def write_outcome(self, values: Mapping[str, Any]) -> None:
+        write_json(self.folder / "outcome.json", dict(values))
+
+    def request(self) -> Request | None:
+        """What somebody asked for, if anybody did."""
+        value = (read_record(self.folder / "control.json") or {}).get("request")
+        return value if value in REQUESTS else None
+
+    def ask(self, request: Request) -> Request:
+        """Ask for something; returns what holds now: the strongest of what was ever asked of this attempt."""
+        with self._alone("control"):
+            before = self.request()
+            strongest: Request = max((r for r in (before, request) if r), key=REQUESTS.index)
+            if strongest != before:
+                values = {"request": strongest, "at": round(time.time(), 3), "by": somebody()}
+                write_json(self.folder / "control.json", values)
+            return strongest
+
+    def begin_again(self) -> None:
+        """Put the last attempt's verdict aside; what was asked of it is asked no more. Its log and events go on."""
+        make_dir(self.folder / _ATTEMPTS)
+        os.utime(self.folder / _ATTEMPTS)
+        files = [self.folder / name for name in _OF_AN_ATTEMPT if (self.folder / name).exists()]
+        if not files:
+            return
+        aside = self.folder / _ATTEMPTS / str(self.next_attempt())
+        make_dir(aside)
+        for path in files:
+            path.replace(aside / path.name)
+
+    def keep_attempt(self, verdict: Mapping[str, Any], excerpt: str) -> None:
+        """Keep the verdict of an attempt that its supervisor follows by another one at once: the job has not ended."""
+        aside = self.folder / _ATTEMPTS / str(self.next_attempt())
+        make_dir(aside)
+        write_text(aside / "excerpt.log", excerpt)
+        write_json(aside / "done.json", dict(verdict))
+        (self.folder / "outcome.json").unlink(missing_ok=True)
+
+    def begun_at(self) -> float:
+        """When this attempt was asked for, in seconds since 1970; 0 for the first, whose specification says it."""
+        try:
+            return (self.folder / _ATTEMPTS).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The verdicts of earlier attempts, oldest first; an attempt without one was interrupted."""
+        folder = self.folder / _ATTEMPTS
+        numbers = self._attempt_numbers()
+        return [read_record(folder / str(n) / "done.json") or {"state": "interrupted"} for n in numbers]
+
+    def next_attempt(self) -> int:
+        """The number of the attempt that is under way, or would be the next one."""
+        return max(self._attempt_numbers(), default=0) + 1
+
+    def _attempt_numbers(self) -> list[int]:
+        return sorted(int(path.name) for path in (self.folder / _ATTEMPTS).glob("*") if path.name.isdecimal())
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        with (self.folder / f".{name}.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def create_job(root: Path, spec: JobSpec) -> Job:
+    """Make a job's folder in a workspace; nothing is started. Errors: `StoreError`."""
+    from lark_engine.store.workspace import slug  # not above: a supervisor should not carry pandas for hours
+
+    now = datetime.now(UTC)
+    # With milliseconds: the order of ids is that of submission.
+    name = f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}-{slug(spec.stage, 24)}-{secrets.token_hex(_ID_BYTES)}"
+    job = Job(root / JOBS_DIR / name)
+    make_dir(job.folder)
+    values = {**asdict(spec), "submitted_at": round(now.timestamp(), 3), "submitted_by": somebody()}
+    write_json(job.folder / "spec.json", {"schema_version": _SCHEMA, **values})
+    write_text(job.log_path, "")
+    return job
+
+
+def all_jobs(root: Path) -> list[Job]:
+    """The jobs of a workspace, newest first; also those whose files are damaged."""
+    try:
+        entries = os.scandir(root / JOBS_DIR)
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [Job(root / JOBS_DIR / name) for name in sorted(names, reverse=True)]
+
+
+def find_job(root: Path, name: str) -> Job:
+    """A job by its id or a unique part of it; `last` is the newest. Errors: `StoreError`."""
+    jobs = all_jobs(root)
+    if name == "last" and jobs:
+        return jobs[0]
+    fits = [job for job in jobs if job.id == name] or [job for job in jobs if name and name in job.id]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        some = ", ".join(job.id for job in fits[:5]) + (", …" if len(fits) > 5 else "")
+        raise StoreError(f"'{name}' names {len(fits)} jobs of {root / JOBS_DIR}: {some}; give more of the id")
+    hint = did_you_mean(name, [job.id for job in jobs[:20]]) if jobs else "; the workspace holds none yet"
+    raise StoreError(f"no job '{name}' in workspace {root}{hint}")
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None when the file is not there, not readable or not one. A list of jobs must not break on it."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class Heartbeat:
+    """The sign of life of a supervisor: one record of fixed size, written over in place."""
+
+    def __init__(self, folder: Path):
+        self._file = os.open(folder / "heartbeat", os.O_RDWR | os.O_CREAT, 0o644)
+
+    def write(self, phase: str, *, waits_for: str = "") -> None:
+        """Write phase, time and what is waited for, shortened to what the record has room for.
+
+        `monotonic`: seconds on the clock that only a restart resets. Errors: `OSError`.
+        """
+        values = {"phase": phase, "time": round(time.time(), 3), "monotonic": round(time.monotonic(), 3)}
+        if waits_for:
+            room = _RECORD_BYTES - 1 - len(json.dumps({**values, "waits_for": ""}))
+            values["waits_for"] = _shortened(waits_for, room)
+        os.pwrite(self._file, json.dumps(values).ljust(_RECORD_BYTES - 1).encode() + b"\n", 0)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def _shortened(text: str, num_bytes: int) -> str:
+    """A text of at most `num_bytes` in JSON, where a character takes up to twelve; what is missing is an ellipsis."""
+    ends = list(accumulate(len(json.dumps(character)) - 2 for character in text))
+    if ends[-1] <= num_bytes:
+        return text
+    return text[: bisect_right(ends, num_bytes - len(json.dumps("…")) + 2)] + "…"
+
+
+def read_heartbeat(folder: Path) -> dict[str, Any] | None:
+    return read_record(folder / "heartbeat")
+
+
+def somebody() -> str:
+    """Who acts: user and machine."""
+    try:
+        return f"{getpass.getuser()}@{platform.node()}"
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        return f"{os.getuid()}@{platform.node()}"
