@@ -13,6 +13,7 @@ One module for each group of commands:
 - run: run, demo
 - serve: serve
 - jobs: jobs submit, list, show, logs, stop, resume, clone, remove
+- clean: clean
 - doctor: doctor
 
 `common` holds what they share. Heavy libraries are imported inside the commands, so that `lark --help` is quick. Flags
@@ -64,6 +65,7 @@ app.add_typer(results.app)
 app.add_typer(run.app)
 app.add_typer(serve.app)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(clean.app)
 app.add_typer(doctor.app)
 
 
