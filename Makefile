@@ -41,10 +41,11 @@ fix: $(STAMP) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## measured claims: import, golden numbers, selection, scoring, training, generation (over an hour)
+bench: $(STAMP) ## measured claims: import, golden numbers, selection, jobs, scoring, training, generation (over an hour)
 	$(BIN)/python benchmarks/pool_import.py
 	$(BIN)/python benchmarks/golden.py
 	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/jobs.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/generation.py
