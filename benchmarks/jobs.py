@@ -36,10 +36,11 @@ import numpy as np
 
 from lark_engine.jobs import actions, logs
 from lark_engine.jobs.devices import machine_devices
-from lark_engine.jobs.folder import JOBS_DIR, Heartbeat, Job, JobSpec, create_job, read_heartbeat
+from lark_engine.jobs.folder import JOBS_DIR, Job, create_job
 from lark_engine.jobs.launchers import program
 from lark_engine.jobs.leases import FOLDER_VARIABLE as LEASES
 from lark_engine.jobs.leases import lease
+from lark_engine.jobs.records import Heartbeat, JobSpec, read_heartbeat
 from lark_engine.jobs.status import STALE_S, list_jobs, view
 from lark_engine.processes import identity_of
 from lark_engine.store.curves import read_metric

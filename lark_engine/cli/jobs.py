@@ -15,8 +15,9 @@ from lark_engine.cli.common import CACHE, WorkspaceOption
 from lark_engine.cli.words import whole_command
 from lark_engine.errors import ConfigError
 from lark_engine.jobs import actions, logs
-from lark_engine.jobs.folder import LauncherName, Request, find_job
+from lark_engine.jobs.folder import find_job
 from lark_engine.jobs.launchers import launcher_of
+from lark_engine.jobs.records import LauncherName, Request
 from lark_engine.jobs.status import JobView, list_jobs, queue, show_job, view
 from lark_engine.printing import one_line, printable
 from lark_engine.results.commands import shell_line

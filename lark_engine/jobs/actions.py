@@ -12,9 +12,10 @@ from pathlib import Path
 
 from lark_engine.errors import ConfigError, DeviceError, LarkError, StoreError
 from lark_engine.jobs.devices import machine_devices
-from lark_engine.jobs.folder import MARK, Job, JobSpec, LauncherName, Request, create_job, somebody
+from lark_engine.jobs.folder import MARK, Job, create_job, somebody
 from lark_engine.jobs.launchers import launcher_of
 from lark_engine.jobs.needs import NOTHING, Needs, needs_of
+from lark_engine.jobs.records import JobSpec, LauncherName, Request
 from lark_engine.jobs.status import RESUMABLE, JobView, view
 from lark_engine.processes import end_all, marked
 from lark_engine.store.atomic import disk_errors

@@ -19,10 +19,11 @@ from pathlib import Path
 from lark_engine.errors import LarkError
 from lark_engine.jobs import verdicts
 from lark_engine.jobs.devices import machine_devices
-from lark_engine.jobs.folder import FOLDER_VARIABLE, MARK, Heartbeat, JobSpec, Launch, create_job
+from lark_engine.jobs.folder import FOLDER_VARIABLE, MARK, create_job
 from lark_engine.jobs.leases import Lease, holder_of, lease
 from lark_engine.jobs.membership import Membership, join, leave
 from lark_engine.jobs.needs import needs_of
+from lark_engine.jobs.records import Heartbeat, JobSpec, Launch
 from lark_engine.jobs.status import HEARTBEAT_S
 from lark_engine.jobs.verdicts import End
 from lark_engine.processes import own_identity

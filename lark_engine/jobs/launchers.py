@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lark_engine.errors import ServerError
-from lark_engine.jobs.folder import FOLDER_MARKS, Job, Launch, LauncherName
+from lark_engine.jobs.folder import FOLDER_MARKS, Job
 from lark_engine.jobs.logs import last_lines
+from lark_engine.jobs.records import Launch, LauncherName
 from lark_engine.jobs.status import JobView
 from lark_engine.store.atomic import disk_errors
 

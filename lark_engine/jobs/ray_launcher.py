@@ -20,9 +20,10 @@ from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from lark_engine.errors import ConfigError, DeviceError, LarkError, ServerError, first_line
-from lark_engine.jobs.folder import Job, JobSpec, Launch, LauncherName
+from lark_engine.jobs.folder import Job
 from lark_engine.jobs.launchers import LAUNCH_TIMEOUT_S, supervisor_command
 from lark_engine.jobs.logs import last_lines
+from lark_engine.jobs.records import JobSpec, Launch, LauncherName
 from lark_engine.jobs.status import JobView, State
 
 RayWord = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lark_engine.errors import StoreError
-from lark_engine.jobs.folder import Job, JobSpec, Launch, Request, all_jobs, find_job, read_heartbeat
+from lark_engine.jobs.folder import Job, all_jobs, find_job
+from lark_engine.jobs.records import JobSpec, Launch, Request, read_heartbeat
 from lark_engine.processes import Liveness, boot_id
 from lark_engine.store.events import last_event
 

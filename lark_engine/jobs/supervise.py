@@ -25,10 +25,11 @@ from typing import Any
 from lark_engine.errors import LarkError, StoreError
 from lark_engine.jobs import logs, verdicts
 from lark_engine.jobs.devices import Device, machine_devices
-from lark_engine.jobs.folder import MARK, Heartbeat, Job, JobSpec, Launch, Request
+from lark_engine.jobs.folder import MARK, Job
 from lark_engine.jobs.launchers import program
 from lark_engine.jobs.leases import Lease, holder_of, lease
 from lark_engine.jobs.membership import environment_of
+from lark_engine.jobs.records import Heartbeat, JobSpec, Launch, Request
 from lark_engine.jobs.status import HEARTBEAT_S, is_next
 from lark_engine.jobs.verdicts import Before, End
 from lark_engine.processes import descendants, end_all, identity_of, marked, own_identity, send

@@ -14,7 +14,8 @@ from typing import Any
 
 from lark_engine.jobs import logs
 from lark_engine.jobs.devices import used_bytes
-from lark_engine.jobs.folder import Job, JobSpec, Launch, Request
+from lark_engine.jobs.folder import Job
+from lark_engine.jobs.records import JobSpec, Launch, Request
 
 log = logging.getLogger("lark_engine.jobs")
 

@@ -14,7 +14,8 @@ import pytest
 
 from lark_engine.cli.jobs import list_lines, show_lines
 from lark_engine.jobs import actions
-from lark_engine.jobs.folder import Heartbeat, Job, Launch, all_jobs
+from lark_engine.jobs.folder import Job, all_jobs
+from lark_engine.jobs.records import Heartbeat, Launch
 from lark_engine.jobs.status import list_jobs, view
 from lark_engine.processes import own_identity
 from tests.cli.command_line import refuses, succeeds

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from lark_engine.jobs import actions
-from lark_engine.jobs.folder import Job, JobSpec, create_job
+from lark_engine.jobs.folder import Job, create_job
 from lark_engine.jobs.logs import last_lines
+from lark_engine.jobs.records import JobSpec
 from lark_engine.jobs.status import JobView, State, view
 from lark_engine.processes import descendants, marked
 

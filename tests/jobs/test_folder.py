@@ -16,18 +16,8 @@ from hypothesis import strategies as st
 
 from lark_engine.errors import StoreError
 from lark_engine.jobs import folder as folders
-from lark_engine.jobs.folder import (
-    Heartbeat,
-    Job,
-    JobSpec,
-    Launch,
-    Request,
-    all_jobs,
-    create_job,
-    find_job,
-    read_heartbeat,
-    somebody,
-)
+from lark_engine.jobs.folder import Job, all_jobs, create_job, find_job, somebody
+from lark_engine.jobs.records import Heartbeat, JobSpec, Launch, Request, read_heartbeat
 from lark_engine.processes import own_identity
 
 SPEC = JobSpec(

@@ -22,9 +22,10 @@ import pytest
 
 from lark_engine.errors import ConfigError, DeviceError, ServerError
 from lark_engine.jobs import ray_launcher
-from lark_engine.jobs.folder import MARK, Job, JobSpec, create_job
+from lark_engine.jobs.folder import MARK, Job, create_job
 from lark_engine.jobs.launchers import launcher_of
 from lark_engine.jobs.ray_launcher import RayLauncher, RayStatus
+from lark_engine.jobs.records import JobSpec
 from lark_engine.processes import marked
 from tests.scoring.test_ray import RAY, family, free_port, is_listening, is_running, wait_for
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from lark_engine.jobs import status
-from lark_engine.jobs.folder import Heartbeat, Job, JobSpec, Launch, create_job
+from lark_engine.jobs.folder import Job, create_job
+from lark_engine.jobs.records import Heartbeat, JobSpec, Launch
 from lark_engine.jobs.status import Facts, derive, list_jobs, show_job, view
 from lark_engine.processes import own_identity
 from tests.jobs.kit import new_job, python
