@@ -60,7 +60,8 @@ class Supervisor:
         self.spec = job.spec()
         self.launch = Launch(supervisor=own_identity(), attempt=job.next_attempt(), started_at=round(time.time(), 3))
         self._heartbeat = Heartbeat(job.folder)
-        self._beaten: tuple[str, float] = ("", 0.0)
+        self._said = ("", "")
+        self._beaten_at = 0.0
         self._lease: Lease | None = None
         self._terminated = False
         signal.signal(signal.SIGTERM, self._note_term)
@@ -185,7 +186,7 @@ class Supervisor:
         own = os.getpid()
 
         def ours() -> list[int]:
-            self._beat(self._beaten[0])
+            self._beat(self._said[0])
             return sorted({*marked(MARK, self.job.id, session=session), *descendants(own)} - {own})
 
         if found := ours():
@@ -247,15 +248,15 @@ class Supervisor:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.launch.devices)
         return environment
 
-    def _beat(self, phase: str, **fields: Any) -> None:
-        """Show a sign of life, at once when the phase changes and else now and then."""
+    def _beat(self, phase: str, waits_for: str = "") -> None:
+        """Show a sign of life, at once when there is something new to say and else now and then."""
         now = time.monotonic()
-        if self._beaten[0] == phase and now < self._beaten[1] + HEARTBEAT_S:
+        if (phase, waits_for) == self._said and now < self._beaten_at + HEARTBEAT_S:
             return
-        self._beaten = (phase, now)
+        self._said, self._beaten_at = (phase, waits_for), now
         # A full or read-only disk must not end the run.
         with contextlib.suppress(OSError):
-            self._heartbeat.write(phase, **fields)
+            self._heartbeat.write(phase, **({"waits_for": waits_for} if waits_for else {}))
 
     def _note_term(self, *_: object) -> None:
         self._terminated = True

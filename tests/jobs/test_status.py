@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,67 @@ def test_a_state_follows_from_the_facts(facts: dict[str, Any], state: str) -> No
 )
 def test_the_reason_of_a_state_is_said(facts: dict[str, Any], why: str) -> None:
     assert derive(Facts(**facts))[1] == why
+
+
+def _launch(job: Job, *, supervisor: bool, command: bool | None, phase: str) -> None:
+    """Files as a supervisor writes them; its process, and that of the command, lives or does not."""
+    alive = own_identity()
+    dead = dataclasses.replace(alive, start_ticks=0)
+    identity = None if command is None else alive if command else dead
+    heartbeat = Heartbeat(job.folder)
+    heartbeat.write(phase)
+    heartbeat.close()
+    job.write_launch(Launch(supervisor=alive if supervisor else dead, command=identity))
+
+
+def _age_heartbeat(job: Job, seconds: float) -> None:
+    values = json.loads((job.folder / "heartbeat").read_text())
+    (job.folder / "heartbeat").write_text(json.dumps({**values, "monotonic": time.monotonic() - seconds}))
+
+
+EVENTS: dict[str, Callable[[Job], object]] = {
+    "waits": lambda job: _launch(job, supervisor=True, command=None, phase="queued"),
+    "starts": lambda job: _launch(job, supervisor=True, command=None, phase="starting"),
+    "runs": lambda job: _launch(job, supervisor=True, command=True, phase="running"),
+    "stop": lambda job: job.ask("stop"),
+    "silent": lambda job: _age_heartbeat(job, 60),
+    "heard": lambda job: _age_heartbeat(job, 0),
+    "supervisor dies": lambda job: _launch(job, supervisor=False, command=True, phase="running"),
+    "all die": lambda job: _launch(job, supervisor=False, command=False, phase="running"),
+    "waiting one dies": lambda job: _launch(job, supervisor=False, command=None, phase="queued"),
+    "adopted": lambda job: _launch(job, supervisor=True, command=True, phase="running"),
+    "succeeds": lambda job: job.write_done({"state": "succeeded"}),
+    "fails": lambda job: job.write_done({"state": "failed"}),
+    "cancelled": lambda job: job.write_done({"state": "cancelled"}),
+    "resumed": lambda job: job.begin_again(),
+}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "starting waits queued starts starting runs running succeeds succeeded",
+        "starting runs running fails failed resumed starting waits queued runs running succeeds succeeded",
+        "starting waits queued stop queued cancelled cancelled resumed starting waits queued",
+        "starting runs running stop stopping cancelled cancelled resumed starting runs running",
+        "starting runs running stop stopping succeeds succeeded",
+        "starting runs running silent stale heard running",
+        "starting runs running silent stale stop stale heard stopping cancelled cancelled",
+        "starting runs running supervisor-dies running adopted running succeeds succeeded",
+        "starting runs running supervisor-dies running all-die interrupted resumed starting runs running",
+        "starting runs running all-die interrupted cancelled cancelled",
+        "starting waits queued waiting-one-dies interrupted resumed starting waits queued",
+        "starting starts starting stop stopping cancelled cancelled",
+    ],
+)  # fmt: skip
+def test_transitions(root: Path, path: str) -> None:
+    """State, what happens, state, and so on, on real files."""
+    job = new_job(root, python("pass"))
+    words = path.split()
+    assert view(job).state == words[0]
+    for event, state in zip(words[1::2], words[2::2], strict=True):
+        EVENTS[event.replace("-", " ")](job)
+        assert view(job).state == state, f"after '{event}' in: {path}"
 
 
 def launched(root: Path, **changes: Any) -> Job:
