@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +14,9 @@ def read_metric(path: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
 
     Lines that a kill tore are left out. Errors: `FileNotFoundError`.
     """
-    import duckdb
-
     assert metric.isidentifier(), metric  # names are ours; it becomes a part of the query
     # DuckDB gets the open file: in a path it would read patterns, columns (`done=5/`) and kinds of compression.
-    with path.open("rb") as file, duckdb.connect() as connection:
+    with path.open("rb") as file, _database().cursor() as connection:
         found = connection.execute(
             f"""
             SELECT done, metrics."{metric}" AS value
@@ -27,3 +27,11 @@ def read_metric(path: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
             [f"/proc/self/fd/{file.fileno()}"],
         ).fetchnumpy()
     return np.asarray(found["done"], np.int64), np.asarray(found["value"], np.float64)
+
+
+@functools.cache
+def _database() -> Any:
+    """An empty database in memory: one for the process, since to make it takes as long as to read a curve."""
+    import duckdb
+
+    return duckdb.connect()

@@ -72,13 +72,14 @@ class EventLog:
         for place in self._paths:
             _end_torn_line(place)
 
-    def write(self, **fields: Any) -> None:
-        """Append one event. Values must be JSON; a non-finite number is written as null."""
+    def write(self, **fields: Any) -> dict[str, Any]:
+        """Append one event, and return it. Values must be JSON; a non-finite number is written as null."""
         event = {"time": round(time.time(), 3), "stage": self.stage, **{k: _finite(v) for k, v in fields.items()}}
         line = json.dumps(event, ensure_ascii=False) + "\n"
         for path in self._paths:
             with path.open("a", encoding="utf-8") as file:
                 file.write(line)
+        return event
 
 
 def _finite(value: Any) -> Any:
@@ -172,6 +173,33 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) else None
 
 
+class ProgressLines:
+    """Progress as lines of a log, for where nobody sees a bar: one now and then."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def say(self, event: dict[str, Any]) -> None:
+        """Log an event if the last line is old enough."""
+        now = time.monotonic()
+        if now - self._last >= LINE_EVERY_S:
+            self._last = now
+            log.info("%s", progress_line(event))
+
+
+def progress_line(event: dict[str, Any]) -> str:
+    """`train: 60 of 125 steps (48.0 %), 0.3 a second, loss 0.6812, 0:04:30 left`."""
+    done, total, unit = event["done"], event["total"], plural(event["unit"])
+    loss, eta_s = event["metrics"].get("loss"), event.get("eta_s")
+    parts = [
+        f"{event['stage']}: {done} of {total} {unit} ({100 * done / max(total, 1):.1f} %)",
+        f"{event.get('rate') or 0.0:.1f} a second",
+        *([] if loss is None else [f"loss {loss:.4g}"]),
+        *([] if eta_s is None else [f"{timedelta(seconds=round(eta_s))} left"]),
+    ]
+    return ", ".join(parts)
+
+
 class Progress:
     """Progress in `unit`s: a bar on a terminal, a line in the log every half minute without one, and events.
 
@@ -188,7 +216,7 @@ class Progress:
         self._start_done, self._start = done, time.monotonic()
         self._has_begun = not starts_later
         self._last_event = 0.0
-        self._last_line = self._start
+        self._lines = ProgressLines()
         self._bar = tqdm(
             total=total, initial=done, unit=f" {unit}", unit_scale=True, desc=events.stage, smoothing=0,
             disable=not sys.stderr.isatty(),
@@ -207,17 +235,12 @@ class Progress:
         self._last_event = now
         rate = (self.done - self._start_done) / max(now - self._start, 1e-9) if self._has_begun else 0.0
         eta_s = (self.total - self.done) / rate if rate > 0 and self.total >= self.done else None
-        self.events.write(
+        event = self.events.write(
             done=self.done, total=self.total, unit=self.unit, rate=round(rate, 3),
             eta_s=None if eta_s is None else round(eta_s, 1), metrics=metrics,
         )  # fmt: skip
-        if self._bar.disable and now - self._last_line >= LINE_EVERY_S:
-            self._last_line = now
-            left = "" if eta_s is None else f", {timedelta(seconds=round(eta_s))} left"
-            log.info(
-                "%s: %d of %d %s (%.1f %%), %.1f a second%s", self.events.stage, self.done, self.total,
-                plural(self.unit), 100 * self.done / max(self.total, 1), rate, left,
-            )  # fmt: skip
+        if self._bar.disable:
+            self._lines.say(event)
         if self.done < self.total and is_asked_to_stop():
             raise StoppedEarly(
                 f"stopped after {self.done:,} of {self.total:,} {plural(self.unit)}, which are kept; run the same "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import psutil
 
 from lark_engine.store.curves import read_metric
-from lark_engine.store.events import EventLog
+from lark_engine.store.events import EventLog, ProgressLines
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class RunLog:
         self._step_tokens = step_tokens
         self._logging_steps = logging_steps
         self._usage = Usage(device)
+        self._lines = ProgressLines()
         self._losses: deque[float] = deque(maxlen=_WINDOW)
         self.ends_after_step = False
         self.begin(0)
@@ -76,10 +78,12 @@ class RunLog:
     def _write(self, step: int, metrics: dict[str, float], now: float, **fields: Any) -> None:
         total = len(self._step_tokens)
         rate = (step - self._first_step) / max(now - self._started, 1e-9)
-        self._events.write(
+        event = self._events.write(
             done=step, total=total, unit="step", rate=round(rate, 5),
             eta_s=round((total - step) / rate, 1) if rate else None, metrics=metrics, **fields,
         )  # fmt: skip
+        if not sys.stderr.isatty():
+            self._lines.say(event)
 
 
 def spike(before: Sequence[float], loss: float) -> str | None:

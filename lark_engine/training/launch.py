@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lark_engine import errors
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError, TrainingError
-from lark_engine.store.events import EventReader
+from lark_engine.store.events import EventReader, ProgressLines
 from lark_engine.training.checkpoints import newest_complete_checkpoint
 from lark_engine.training.sft import run
 from lark_engine.training.spec import EVENTS, RESUME_DIR, SPEC, TrainSpec, error_file
@@ -85,6 +85,7 @@ def _check_resume(spec: TrainSpec) -> None:
 
 def _follow(process: subprocess.Popen[bytes], events_path: Path) -> int:
     """Wait for the training processes, with their progress on the terminal; returns their exit status."""
+    lines = ProgressLines()
     events = EventReader(events_path, events_path.stat().st_size if events_path.exists() else 0)
     with tqdm(desc="train", unit="step", disable=not sys.stderr.isatty()) as bar:
         while True:
@@ -99,6 +100,8 @@ def _follow(process: subprocess.Popen[bytes], events_path: Path) -> int:
                 bar.total, bar.n = event["total"], event["done"]
                 if "loss" in event["metrics"]:
                     bar.set_postfix(loss=event["metrics"]["loss"])
+                if bar.disable and "rate" in event:
+                    lines.say(event)
 
 
 def _environment(spec: TrainSpec) -> dict[str, str]:

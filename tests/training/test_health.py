@@ -63,6 +63,18 @@ def test_events_are_as_far_apart_as_asked_and_the_last_step_is_one(
     assert [event["done"] for event in events(checkpoint.path)] == [0, 2, 4, 5]
 
 
+def test_a_log_that_nobody_watches_as_a_bar_gets_lines_of_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lark_engine.store.events.LINE_EVERY_S", 0.0)
+    log = RunLog(EventLog(tmp_path / "events.jsonl", "train"), [10] * 4, 1, "cpu")
+    with caplog.at_level("INFO"):
+        log.step(1, {"loss": 0.68125})
+    [line] = caplog.messages
+    assert line.startswith("train: 1 of 4 steps (25.0 %), ")
+    assert ", loss 0.6813, " in line and line.endswith(" left")
+
+
 def test_a_resumed_runs_curve_has_each_step_once(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl", "train")
     for step, loss in ((1, 3.0), (2, 2.0), (3, 9.0), (2, 2.5), (3, 1.5)):
