@@ -191,6 +191,7 @@ def _list_line(job: JobView) -> str:
     said = {
         "queued": f"place {job.place}; waits for {(job.heartbeat or {}).get('waits_for', 'its turn')}",
         "running": _progress(job) or job.why, "stopping": f"{job.why}; {_progress(job)}".rstrip("; "),
+        "failed": f"{(job.verdict or {}).get('reason')}: {job.why}",
     }.get(job.state, job.why)  # fmt: skip
     priority = f" priority {spec.priority}" if spec and spec.priority else ""
     return f"{job.id:<52} {job.state:<11} {what:<12}{priority} {one_line(said, 140)}".rstrip()
@@ -199,7 +200,9 @@ def _list_line(job: JobView) -> str:
 def show_lines(found: JobView) -> list[str]:
     """A job as text."""
     spec, launch, verdict = found.spec, found.launch, found.verdict or {}
-    lines = [f"{found.id}: {found.state}" + (f" ({one_line(found.why, 400)})" if found.why else "")]
+    why = f" ({one_line(found.why, 400)})" if found.why else ""
+    reason = f": {verdict['reason']}" if verdict.get("reason") else ""
+    lines = [f"{found.id}: {found.state}{reason}{why}"]
     if spec:
         lines += [f"command    {shell_line(list(spec.command))}", f"in         {printable(spec.cwd)}"]
         needs = f"{spec.devices} × {spec.device_kind}" if spec.device_kind != "none" else "no device"

@@ -90,12 +90,14 @@ def test_list_shows_states_and_reasons_and_waiting_jobs_in_their_order(root: Pat
         beat(job, "queued", waits_for="1 of 1 CPU slot(s)")
         time.sleep(0.002)
     failed = new_job(root, ("lark", "select"))
-    failed.write_done({"state": "failed", "message": "the disk \x1b[31mis\nfull", "ended_at": 1.0})
+    failed.write_done(
+        {"state": "failed", "reason": "disk_full", "message": "the disk \x1b[31mis\nfull", "ended_at": 1.0}
+    )
     lines = list_lines(list_jobs(root))
     assert [line.split()[1] for line in lines] == ["queued", "queued", "failed"]
     assert "priority 7 place 1; waits for 1 of 1 CPU slot(s)" in lines[0]
     assert "priority 1 place 2" in lines[1]
-    assert lines[2].endswith("the disk [31mis full")
+    assert lines[2].endswith(" disk_full: the disk [31mis full")
     listed = json.loads(succeeds("jobs", "list", "--json", workspace=root))
     assert [found["state"] for found in listed] == ["failed", "queued", "queued"]
     only = json.loads(succeeds("jobs", "list", "--json", "--state", "failed", workspace=root))
@@ -125,7 +127,7 @@ def test_show_says_what_is_known_of_a_job_that_failed(root: Path) -> None:
         {"state": "failed", "reason": "disk_full", "message": "the disk is full", "place": None, "remedy": "free some"}
     )
     lines = show_lines(view(job))
-    assert lines[0] == f"{job.id}: failed (the disk is full)"
+    assert lines[0] == f"{job.id}: failed: disk_full (the disk is full)"
     assert lines[1] == "command    lark score --student 'a b'"
     assert "progress   score: 250 of 1,000 tokens (25.0%)" in lines
     assert "remedy     free some" in lines
