@@ -102,6 +102,13 @@ def marked(name: str, value: str, *, session: int | None = None) -> list[int]:
     ]
 
 
+def session_of(leader: ProcessIdentity | None) -> int | None:
+    """The session that this process led, for as long as its number is not another process's."""
+    if leader is None or leader.boot_id != boot_id() or leader.pid_namespace != pid_namespace():
+        return None
+    return leader.pid if identity_of(leader.pid) in (None, leader) else None
+
+
 def descendants(ancestor: int) -> list[int]:
     """Ids of the live processes that this one started, and that those started."""
     children: dict[int, list[int]] = {}

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import psutil
 
 from lark_engine.errors import ServerError
+from lark_engine.jobs.folder import FOLDER_MARKS
 from lark_engine.store.atomic import disk_errors, write_json
 from lark_engine.store.workspace import Workspace
 
@@ -156,7 +157,9 @@ def _start_detached(workspace: Workspace, main: Path, port: int) -> Dashboard:
 
 
 def _environment(workspace: Workspace) -> dict[str, str]:
-    return {**SERVER_MEMORY, **os.environ, HOME_VARIABLE: str(workspace.root)}
+    # It outlives the job that it may be started from, and what is started from it is none of that job's.
+    inherited = {name: value for name, value in os.environ.items() if name not in FOLDER_MARKS}
+    return {**SERVER_MEMORY, **inherited, HOME_VARIABLE: str(workspace.root)}
 
 
 def _state_path(workspace: Workspace) -> Path:

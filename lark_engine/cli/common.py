@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
-from typer.exceptions import Exit
+from typer.exceptions import Exit, TyperException
 
 from lark_engine.config import PoolConfig
 from lark_engine.errors import ConfigError, LarkError, StoppedEarly
@@ -80,6 +80,11 @@ class _Run:
 _run = _Run()
 
 
+def is_under_supervisor() -> bool:
+    """Whether a job's supervisor started this process, to which its exit status means how the job ended."""
+    return _run.membership is not None and _run.membership.is_command
+
+
 def _tell(membership: Membership | None, error: Exception | None) -> None:
     if membership is not None:
         membership.tell(error)
@@ -97,13 +102,16 @@ def stage(name: str, *, unless: tuple[str, ...] = ()) -> Callable[[Callable[...,
             context = given.get("ctx")
             runs_another = context is not None and context.invoked_subcommand is not None
             # Of the processes that torchrun starts, the first speaks for all.
-            is_first = int(os.environ.get("RANK", "0")) == 0
+            is_first = os.environ.get("RANK", "0") == "0"
             if _run.membership or runs_another or not is_first or any(given.get(flag) for flag in unless):
                 command(**given)
                 return
+            from lark_engine.cli.words import whole_command
             from lark_engine.jobs.foreground import foreground_job
 
-            with foreground_job(Workspace(given["workspace"]).root, name, ["lark", *_run.words]) as _run.membership:
+            store = Workspace(given["workspace"])
+            words = whole_command(["lark", *_run.words], store)
+            with foreground_job(store.root, name, words, mistakes=(TyperException,)) as _run.membership:
                 try:
                     command(**given)
                 finally:

@@ -7,18 +7,18 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from lark_engine.cli.common import CACHE, WorkspaceOption
 from lark_engine.cli.words import whole_command
 from lark_engine.errors import ConfigError
-from lark_engine.jobs import actions, logs
+from lark_engine.jobs import actions, logs, records
 from lark_engine.jobs.folder import find_job
 from lark_engine.jobs.launchers import launcher_of
 from lark_engine.jobs.records import LauncherName, Request
-from lark_engine.jobs.status import JobView, list_jobs, queue, show_job, view
+from lark_engine.jobs.status import JobView, State, list_jobs, queue, show_job, view
 from lark_engine.printing import one_line, printable
 from lark_engine.results.commands import shell_line
 from lark_engine.store.events import plural
@@ -32,6 +32,7 @@ JobName = Annotated[str, typer.Argument(metavar="JOB", help="id, a unique part o
 _COMMAND = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 _FOLLOW_S = 0.3
 _SHOWN_TAIL = 10
+_LONGEST_S = 1e9
 
 
 @app.command("submit", context_settings=_COMMAND)
@@ -66,22 +67,28 @@ def submit_command(
 @app.command("list")
 def list_command(
     state: Annotated[list[str] | None, typer.Option(help="only these states (repeatable)")] = None,
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="at most so many, newest first")] = 30,
+    number: Annotated[
+        int, typer.Option("--number", "-n", min=1, help="so many that have ended; live ones always")
+    ] = 30,
     as_json: AsJson = False,
     workspace: WorkspaceOption = CACHE,
 ) -> None:
     """What runs, waits, failed, and why; waiting jobs in the order of their turns."""
     found = list_jobs(Workspace(workspace).root)
+    if unknown := set(state or ()) - set(get_args(State)):
+        raise ConfigError(f"--state {min(unknown)}: known are {', '.join(get_args(State))}")
     fits = [job for job in found if not state or job.state in state]
     if as_json:
         typer.echo(json.dumps([job.as_json() for job in fits], indent=2, ensure_ascii=False))
         return
     if not fits:
         typer.echo("no jobs" + (f" are {' or '.join(state)}" if state else "; start one with: lark jobs submit lark …"))
-    for line in list_lines(fits[:number]):
+    live = [job for job in fits if job.is_live]
+    ended = [job for job in fits if not job.is_live]
+    for line in list_lines([*live, *ended[:number]]):
         typer.echo(line)
-    if (more := len(fits) - number) > 0:
-        typer.echo(f"and {more:,} older; --number shows more")
+    if (more := len(ended) - number) > 0:
+        typer.echo(f"and {more:,} older that have ended; --number shows more")
 
 
 @app.command("show")
@@ -166,8 +173,11 @@ def clone_command(
     """Submit the command of a job again as a new job, with other options: lark jobs clone JOB --lr 1e-5."""
     store = Workspace(workspace)
     job = find_job(store.root, name)
-    whole_command([*job.spec().command, *(changes or [])], store)  # a mistake is said before a folder is made
-    _say(actions.clone(job, store.root, changes or [], priority=priority), as_json)
+    # Of the options behind the job, this one is ours all the same: nobody clones a preflight.
+    words = [word for word in changes or [] if word != "--json"]
+    as_json = as_json or "--json" in (changes or [])
+    whole_command([*job.spec().command, *words], store)  # a mistake is said before a folder is made
+    _say(actions.clone(job, store.root, words, priority=priority), as_json)
 
 
 @app.command("remove")
@@ -181,15 +191,15 @@ def remove_command(name: JobName, as_json: AsJson = False, workspace: WorkspaceO
 def list_lines(found: Sequence[JobView]) -> list[str]:
     """Jobs as a table in text: the waiting ones first in their order, then newest first."""
     waiting = queue(list(found))
-    rest = [job for job in found if job.state != "queued"]
-    return [_list_line(job) for job in [*waiting, *rest]]
+    places = {job.id for job in waiting}
+    return [_list_line(job) for job in [*waiting, *(job for job in found if job.id not in places)]]
 
 
 def _list_line(job: JobView) -> str:
     spec = job.spec
     what = spec.stage if spec else "?"
     said = {
-        "queued": f"place {job.place}; waits for {(job.heartbeat or {}).get('waits_for', 'its turn')}",
+        "queued": f"place {job.place}; waits for {_waits_for(job)}" if job.place else job.why,
         "running": _progress(job) or job.why, "stopping": f"{job.why}; {_progress(job)}".rstrip("; "),
         "failed": f"{(job.verdict or {}).get('reason')}: {job.why}",
     }.get(job.state, job.why)  # fmt: skip
@@ -218,7 +228,7 @@ def show_lines(found: JobView) -> list[str]:
     for name in ("message", "place", "remedy"):
         if verdict.get(name):
             lines.append(f"{name:<10} {one_line(str(verdict[name]), 600)}")
-    if verdict.get("artifacts"):
+    if verdict.get("artifacts") and isinstance(verdict["artifacts"], list):
         lines.append(f"made       {', '.join(map(str, verdict['artifacts']))}")
     for number, before in enumerate(found.job.attempts(), start=1):
         lines.append(
@@ -228,17 +238,19 @@ def show_lines(found: JobView) -> list[str]:
     return [*lines, f"log        {found.job.log_path}", *(f"  {one_line(line, 160)}" for line in tail)]
 
 
+def _waits_for(job: JobView) -> str:
+    return str((job.heartbeat or {}).get("waits_for") or "its turn")
+
+
 def _progress(job: JobView) -> str:
-    event = job.event
-    if not event or not event.get("total"):
+    event = job.event or {}
+    done, total = records.number(event.get("done")) or 0.0, records.number(event.get("total"))
+    if not total:
         return ""
-    done, total = event.get("done") or 0, event["total"]
-    left = (
-        f", {timedelta(seconds=round(event['eta_s']))} left" if event.get("eta_s") is not None and job.is_live else ""
-    )
-    return (
-        f"{event.get('stage')}: {done:,} of {total:,} {plural(str(event.get('unit', '')))} ({done / total:.1%}){left}"
-    )
+    eta_s = records.number(event.get("eta_s")) if job.is_live else None
+    left = "" if eta_s is None or not 0 <= eta_s < _LONGEST_S else f", {timedelta(seconds=round(eta_s))} left"
+    counted = f"{done:,.0f} of {total:,.0f} {plural(str(event.get('unit', '')))}"
+    return f"{event.get('stage')}: {counted} ({done / total:.1%}){left}"
 
 
 def _say(found: JobView, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, done, stage
+from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, done, is_under_supervisor, stage
 from lark_engine.config import TrainConfig
 from lark_engine.errors import StoppedEarly
 from lark_engine.options import with_options
@@ -178,7 +178,8 @@ def _train(config: TrainConfig, data: str, output_dir: Path | None, store: Works
     try:
         checkpoint = train(config, store, train_data(data, store), rank=rank)
     except StoppedEarly as stopped:
-        if not config.stop_after_checkpoint:  # another process asked for it
+        # Another process asked for it, or one looks at the exit status: a job that stopped early has not succeeded.
+        if not config.stop_after_checkpoint or is_under_supervisor():
             raise
         typer.echo(str(stopped))
         return

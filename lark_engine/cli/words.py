@@ -27,7 +27,9 @@ def whole_command(command: Sequence[str], store: Workspace) -> list[str]:
             theirs = found.params["workspace"]
             raise ConfigError(f"the job's workspace is {store.root} and the command's is {theirs}; give one of them")
         return list(command)
-    return [*command, "--workspace", str(store.root)]
+    # Before what ends the options, if anything does.
+    place = list(command).index("--") if "--" in command else len(command)
+    return [*command[:place], "--workspace", str(store.root), *command[place:]]
 
 
 def _parsed(command: Sequence[str]) -> Any:

@@ -197,7 +197,7 @@ class _Job:
         backend = self.backends.of(self.model, draft.path / "logs", events)
         tokens = 0
         with (
-            Progress(events, total, "sample", done=total - len(todo)) as progress,
+            Progress(events, total, "sample", done=total - len(todo), resumes=True) as progress,
             contextlib.closing(backend.generate(todo, sampling)) as samples,
         ):
             for sample in samples:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from lark_engine.errors import ConfigError, DeviceError, LarkError, StoreError
+from lark_engine.errors import ConfigError, DeviceError, LarkError, ServerError, StoreError
 from lark_engine.jobs.devices import machine_devices
 from lark_engine.jobs.folder import MARK, Job, create_job, somebody
 from lark_engine.jobs.launchers import launcher_of
+from lark_engine.jobs.leases import never_enough, what_can_never_be
 from lark_engine.jobs.needs import NOTHING, Needs, needs_of
-from lark_engine.jobs.records import JobSpec, LauncherName, Request
+from lark_engine.jobs.records import JobSpec, Launch, LauncherName, Request
 from lark_engine.jobs.status import RESUMABLE, JobView, view
-from lark_engine.processes import end_all, marked
+from lark_engine.processes import end_all, marked, send, session_of
 from lark_engine.store.atomic import disk_errors
+
+log = logging.getLogger(__name__)
 
 # A supervisor does what is asked within its own times of grace; the way to a checkpoint may take longer.
 STOP_TIMEOUT_S = 60.0
@@ -41,6 +47,7 @@ def submit(
     spec = JobSpec(
         stage=stage_of(command), command=command, cwd=str(cwd.absolute()), priority=priority, device_kind=needs.kind,
         devices=needs.count, max_retries=max_retries, launcher=launcher, address=address, cloned_from=cloned_from,
+        are_devices_given=devices is not None,
     )  # fmt: skip
     return launch(create_job(root, spec))
 
@@ -51,15 +58,11 @@ def launch(job: Job) -> JobView:
     try:
         launcher_of(spec.launcher, spec.address).launch(job)
     except LarkError as error:
-        now = round(time.time(), 3)
-        with contextlib.suppress(LarkError):
-            job.write_done(
-                {
-                    "state": "failed", "reason": "not_started", "message": str(error), "place": None, "remedy": "",
-                    "is_transient": False, "started_at": now, "ended_at": now, "attempt": 1, "exit_code": None,
-                    "signal": None, "wall_s": 0.0,
-                }
-            )  # fmt: skip
+        with contextlib.suppress(LarkError), _unsupervised(job):
+            if job.done() is None:
+                job.write_done(_verdict("failed", str(error), reason="not_started"))
+        if view(job).is_live:  # somebody else has started it at the same moment
+            return view(job)
         raise
     return view(job)
 
@@ -67,8 +70,9 @@ def launch(job: Job) -> JobView:
 def stop(job: Job, request: Request, *, timeout_s: float = STOP_TIMEOUT_S) -> JobView:
     """Ask a job to end, and wait up to `timeout_s` until it has. Asking again changes nothing; asking for more does.
 
-    A run without a supervisor has its processes ended by us, those that carry the job's mark and no others. Errors:
-    `StoreError` for a job that has ended, or whose folder cannot be written.
+    A run without a supervisor has its processes ended by us, those that carry the job's mark and no others; a
+    supervisor of this machine that hangs is killed with what it should have killed. Errors: `StoreError` for a job that
+    has ended, whose folder cannot be written, or that does not end.
     """
     before = view(job)
     if not before.is_live and before.state != "interrupted":
@@ -77,17 +81,27 @@ def stop(job: Job, request: Request, *, timeout_s: float = STOP_TIMEOUT_S) -> Jo
         job.ask(request)
     spec, supervisor = before.spec, before.launch.supervisor if before.launch else None
     if spec and spec.launcher == "ray" and supervisor is None:
-        launcher_of("ray", spec.address).end(job)
+        _end_on_cluster(job, spec, request)
         return _end_without_supervisor(job, request)
     if before.state == "interrupted" or (supervisor and supervisor.liveness() == "gone"):
         return _end_without_supervisor(job, request)
     deadline = time.monotonic() + timeout_s
     while (now := view(job)).is_live and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    if now.is_live and spec and spec.launcher == "ray" and timeout_s and request != "after_checkpoint":
-        launcher_of("ray", spec.address).end(job)
-        now = _end_without_supervisor(job, request)
-    return now
+    if now.state == "interrupted":  # it was killed, and what it had started may live
+        return _end_without_supervisor(job, request)
+    if not now.is_live or not timeout_s or request == "after_checkpoint":
+        return now
+    if spec and spec.launcher == "ray":
+        _end_on_cluster(job, spec, request)
+        return _end_without_supervisor(job, request)
+    if request == "kill" and now.launch and now.launch.supervisor.liveness() == "live":
+        send(now.launch.supervisor.pid, signal.SIGKILL)  # it hangs
+        return _end_without_supervisor(job, request)
+    raise StoreError(
+        f"{job.id} has not ended within {timeout_s:.0f} s ({now.state}{f': {now.why}' if now.why else ''}); "
+        f"end it at once with: lark jobs stop --kill {job.id}"
+    )
 
 
 def resume(job: Job) -> JobView:
@@ -102,9 +116,12 @@ def resume(job: Job) -> JobView:
     if found.state not in RESUMABLE:
         hint = "; clone it to run it again" if found.state == "succeeded" else ""
         raise StoreError(f"{job.id} is {found.state} and cannot be resumed{hint}")
-    require_lark(job.spec().command)
+    spec = job.spec()
+    require_lark(spec.command)
+    if missing := what_can_never_be(spec):
+        raise DeviceError(missing)
     with _unsupervised(job), disk_errors(job.folder):
-        if left := marked(MARK, job.id):
+        if left := marked(MARK, job.mark):
             who = ", ".join(map(str, left))
             raise StoreError(f"processes {who} of {job.id} still live; end them: lark jobs stop --kill {job.id}")
         job.begin_again()
@@ -121,6 +138,7 @@ def clone(job: Job, root: Path, changes: Sequence[str] = (), *, priority: int | 
         root, [*spec.command, *changes], cwd=Path(spec.cwd), cloned_from=job.id, max_retries=spec.max_retries,
         priority=spec.priority if priority is None else priority, address=spec.address,
         launcher="local" if spec.launcher == "terminal" else spec.launcher,
+        devices=spec.devices if spec.are_devices_given else None,
     )  # fmt: skip
 
 
@@ -132,8 +150,8 @@ def remove(job: Job) -> None:
     with _unsupervised(job), disk_errors(job.folder):
         # Under another name first: a half-removed folder is no job.
         job.folder.replace(job.folder.with_name(f".{job.id}{_REMOVED}"))
-        for gone in job.folder.parent.glob(f".*{_REMOVED}"):
-            shutil.rmtree(gone)
+    for gone in job.folder.parent.glob(f".*{_REMOVED}"):  # that of an earlier one too, which was killed
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def require_lark(command: Sequence[str]) -> tuple[str, ...]:
@@ -141,6 +159,12 @@ def require_lark(command: Sequence[str]) -> tuple[str, ...]:
     if not command or command[0] != "lark" or len(command) < 2:
         said = " ".join(command[:3]) or "nothing"
         raise ConfigError(f"a job runs a command of lark, and not '{said}'; write it as: lark jobs submit lark train …")
+    try:
+        "".join(command).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("a word of the command is no text (UTF-8); rename the file that it names") from error
+    if command[1] == "demo" and "--no-dashboard" not in command:
+        raise ConfigError("'lark demo' leaves a dashboard running, and a job leaves nothing; add --no-dashboard")
     if command[1] in ("jobs", "serve", "clean", "doctor"):
         raise ConfigError(f"'lark {command[1]}' is no stage; run it without a job")
     return tuple(command)
@@ -169,14 +193,8 @@ def _needs(command: Sequence[str], cwd: Path, devices: int | None, launcher: Lau
         if devices < 0:
             raise ConfigError(f"--devices {devices}: give 0 (wait for none) or more")
         needs = NOTHING if devices == 0 else Needs("cpu" if needs.kind == "none" else needs.kind, devices)
-    if launcher != "local" or needs.kind == "none":
-        return needs
-    if needs.count > (there := len(machine_devices(needs.kind))):
-        what = {"cuda": "GPUs", "cpu": "CPU slots"}[needs.kind]
-        raise DeviceError(
-            f"the job wants {needs.count} {what} and this machine has {there}; lower what the command asks for, say "
-            "--devices, or choose another --launcher"
-        )
+    if launcher == "local" and needs.kind != "none" and (missing := never_enough(needs.kind, needs.count)):
+        raise DeviceError(missing)
     return needs
 
 
@@ -193,24 +211,42 @@ def _take_over(job: Job) -> JobView:
 
 def _end_without_supervisor(job: Job, request: Request) -> JobView:
     """End what is left of a run on this machine, and write the verdict that its supervisor cannot write any more."""
-    left = end_all(lambda: marked(MARK, job.id), grace_s=0.0 if request == "kill" else 10.0)
-    if left:
+    record = job.launch()
+    command = record.command if record else None
+
+    def ours() -> list[int]:
+        return sorted({*marked(MARK, job.mark, session=session_of(command))} - {os.getpid()})
+
+    if left := end_all(ours, grace_s=0.0 if request == "kill" else 10.0):
         raise StoreError(f"processes {', '.join(map(str, left))} of {job.id} do not end; the system holds them")
-    launch_record = job.launch()
-    started = launch_record.command_started_at if launch_record else None
-    now = round(time.time(), 3)
     with _unsupervised(job), disk_errors(job.folder):
         if job.done() is None:
-            job.write_done(
-                {
-                    "state": "cancelled", "reason": None, "message": f"stopped by {somebody()} without a supervisor",
-                    "place": None, "remedy": "lark jobs resume goes on from what was saved", "is_transient": False,
-                    "attempt": launch_record.attempt if launch_record else 1, "exit_code": None, "signal": None,
-                    "started_at": started, "ended_at": now, "wall_s": round(now - started, 3) if started else None,
-                    "request": request, "artifacts": [], "processes_left": [],
-                }
-            )  # fmt: skip
+            verdict = _verdict("cancelled", f"stopped by {somebody()} without a supervisor", launch=record)
+            job.write_done({**verdict, "request": request})
     return view(job)
+
+
+def _end_on_cluster(job: Job, spec: JobSpec, request: Request) -> None:
+    """Have the cluster end the job. Errors: `ServerError` when it cannot be asked; a kill does not need its answer."""
+    try:
+        launcher_of(spec.launcher, spec.address).end(job)
+    except ServerError:
+        if request != "kill":
+            raise
+        log.warning("the cluster of %s cannot be asked; what runs there may go on", job.id)
+
+
+def _verdict(state: str, message: str, *, reason: str | None = None, launch: Launch | None = None) -> dict[str, Any]:
+    """A verdict of a run that no supervisor saw to its end."""
+    now = round(time.time(), 3)
+    started = launch.command_started_at if launch else None
+    return {
+        "state": state, "reason": reason, "message": message, "place": None,
+        "remedy": "lark jobs resume goes on from what was saved", "is_transient": False,
+        "attempt": launch.attempt if launch else 1, "exit_code": None, "signal": None, "started_at": started,
+        "ended_at": now, "wall_s": round(max(now - started, 0.0), 3) if started else None, "artifacts": [],
+        "processes_left": [],
+    }  # fmt: skip
 
 
 @contextlib.contextmanager

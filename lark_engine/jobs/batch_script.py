@@ -97,6 +97,7 @@ def batch_script(
         "# something.",
         "",
         "set -euo pipefail",
+        "export PYTHONSAFEPATH=1",
         *([f"cd -- {shlex.quote(str(cwd.absolute()))}"] if cwd else []),
     ]
     # srun does not take over the number of cores by itself.

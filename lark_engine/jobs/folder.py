@@ -55,6 +55,11 @@ class Job:
         return self.folder.name
 
     @property
+    def mark(self) -> str:
+        """What every process of the job has as `MARK`: a copy of the folder is another job."""
+        return f"{self.id} in {self.folder.parent.resolve()}"
+
+    @property
     def events_path(self) -> Path:
         return self.folder / "events.jsonl"
 
@@ -148,7 +153,8 @@ class Job:
         """The verdicts of earlier attempts, oldest first; an attempt without one was interrupted."""
         folder = self.folder / _ATTEMPTS
         numbers = self._attempt_numbers()
-        return [read_record(folder / str(n) / "done.json") or {"state": "interrupted"} for n in numbers]
+        found = [read_record(folder / str(n) / "done.json") or {} for n in numbers]
+        return [values if isinstance(values.get("state"), str) else {"state": "interrupted"} for values in found]
 
     def next_attempt(self) -> int:
         """The number of the attempt that is under way, or would be the next one."""
@@ -183,8 +189,10 @@ def all_jobs(root: Path) -> list[Job]:
     """The jobs of a workspace, newest first; also those whose files are damaged."""
     try:
         entries = os.scandir(root / JOBS_DIR)
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-    except (FileNotFoundError, NotADirectoryError):
+        names = [
+            entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+        ]
+    except OSError:  # nothing there, or nothing that we may read
         return []
     return [Job(root / JOBS_DIR / name) for name in sorted(names, reverse=True)]
 

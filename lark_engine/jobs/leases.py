@@ -16,10 +16,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lark_engine.errors import StoreError
-from lark_engine.jobs.devices import Device
+from lark_engine.jobs.devices import Device, machine_devices
+from lark_engine.jobs.records import JobSpec
 from lark_engine.store.atomic import disk_errors, make_dir
 
 # Where the lock files lie, for tests and for machines whose /tmp is not shared by all that share the devices.
@@ -33,11 +34,42 @@ class Lease:
     devices: tuple[Device, ...]
     files: tuple[int, ...]
 
+    def touch(self) -> None:
+        """Keep the files from being cleaned away as old ones."""
+        for file in self.files:
+            with contextlib.suppress(OSError):
+                os.utime(file)
+
     def free(self) -> None:
         for file in self.files:
             with contextlib.suppress(OSError):
                 os.ftruncate(file, 0)
             os.close(file)
+
+
+def usable(devices: Sequence[Device], count: int) -> list[Device]:
+    """Devices that a job on `count` of them can be given: CUDA shows a process one MIG instance at most."""
+    return [device for device in devices if count == 1 or not device.id.startswith("MIG-")]
+
+
+def never_enough(kind: Literal["cuda", "cpu"], count: int) -> str:
+    """Why this machine can never give `count` devices of a kind to one job, in a sentence; nothing where it can."""
+    there = len(usable(machine_devices(kind), count))
+    if count <= there:
+        return ""
+    what = {"cuda": "GPUs", "cpu": "CPU slots"}[kind]
+    whole = " whole" if kind == "cuda" and count > 1 else ""
+    return (
+        f"the job wants {count}{whole} {what} and this machine has {there}; lower what the command asks for, say "
+        "--devices, or choose another --launcher"
+    )
+
+
+def what_can_never_be(spec: JobSpec) -> str:
+    """Why a job would wait for devices of this machine for ever; nothing where it would not, or waits elsewhere."""
+    if spec.device_kind == "none" or spec.launcher == "ray":
+        return ""
+    return never_enough(spec.device_kind, spec.devices)
 
 
 def leases_dir() -> Path:
@@ -57,8 +89,7 @@ def leases_dir() -> Path:
 
 def lease(devices: Sequence[Device], count: int, holder: str) -> Lease | None:
     """Take `count` of these devices, all or none; None when too few are free. `holder`: who is shown to have them."""
-    if count > 1:  # CUDA shows a process one MIG instance, not several
-        devices = [device for device in devices if not device.id.startswith("MIG-")]
+    devices = usable(devices, count)
     files: list[int] = []
     taken: list[Device] = []
     with _one_at_a_time(), contextlib.ExitStack() as opened:

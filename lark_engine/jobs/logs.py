@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import os
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
+
+from lark_engine.store.atomic import open_regular
 
 FIRST_LINES = 100
 LAST_LINES = 200
@@ -28,11 +30,11 @@ def read_from(path: Path, offset: int = 0, most: int = 1 << 20) -> Piece:
     Without an end of a line: to the end of a character, the rest of which may come yet.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = _start(file, offset)
             file.seek(start)
             data = file.read(most)
-    except FileNotFoundError:
+    except OSError:
         return Piece("", 0)
     end = data.rfind(b"\n") + 1
     data = data[:end] if end else data
@@ -45,19 +47,19 @@ def read_from(path: Path, offset: int = 0, most: int = 1 << 20) -> Piece:
 def last_lines(path: Path, count: int, *, begin: int = 0, end: int | None = None) -> list[str]:
     """The last lines before the byte `end` (by default all), read backwards and not before the byte `begin`."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return [
                 _shortened(line)
                 for line in _tail(file, count, _start(file, begin), _size(file) if end is None else end)
             ]
-    except FileNotFoundError:
+    except OSError:
         return []
 
 
 def excerpt(path: Path, *, begin: int = 0) -> str:
     """The first 100 and the last 200 lines of a log from the byte `begin` on, with a note of what is between."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             after = _start(file, begin)
             file.seek(after)
             most = after + _MOST_BYTES
@@ -68,22 +70,22 @@ def excerpt(path: Path, *, begin: int = 0) -> str:
             end = max(_size(file), after)
             last = _tail(file, LAST_LINES, after, end)
             between = end - after - sum(map(len, last))
-    except FileNotFoundError:
+    except OSError:
         return ""
     note = [f"[… {between:,} bytes between are in {path.name} …]"] if between > 0 else []
     return "".join(f"{line}\n" for line in [*first, *note, *map(_shortened, last)])
 
 
-def _size(file: BinaryIO) -> int:
+def _size(file: IO[bytes]) -> int:
     return os.fstat(file.fileno()).st_size
 
 
-def _start(file: BinaryIO, begin: int) -> int:
+def _start(file: IO[bytes], begin: int) -> int:
     """The byte to begin at; a log that is shorter than that was emptied meanwhile, and begins anew."""
     return begin if begin <= _size(file) else 0
 
 
-def _tail(file: BinaryIO, count: int, begin: int, end: int) -> list[bytes]:
+def _tail(file: IO[bytes], count: int, begin: int, end: int) -> list[bytes]:
     """The last lines between two bytes with their ends, from the last 8 MiB of these."""
     position = end
     data = b""

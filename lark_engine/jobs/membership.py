@@ -6,6 +6,7 @@ Entry points of processes call `join`; stages know of no job.
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import threading
 from collections.abc import MutableMapping
@@ -19,12 +20,13 @@ from lark_engine.store.events import JobLink, link_job
 log = logging.getLogger(__name__)
 
 _LOOK_S = 3.0
+_LONGEST_LOOK_S = 300.0
 
 
 def environment_of(job: Job) -> dict[str, str]:
     """What the command's environment has beside ours."""
     # A process that gives itself a title would otherwise overwrite the environment that it is known by.
-    return {MARK: job.id, FOLDER_VARIABLE: str(job.folder), COMMAND_VARIABLE: "1", "SPT_NOENV": "1"}
+    return {MARK: job.mark, FOLDER_VARIABLE: str(job.folder), COMMAND_VARIABLE: "1", "SPT_NOENV": "1"}
 
 
 class Membership:
@@ -82,10 +84,13 @@ def leave() -> None:
 def _keep_supervised(job: Job) -> None:
     """Call a new supervisor when the one that started this process is gone: a long run goes on being watched."""
     waiting = threading.Event()
-    while not waiting.wait(_LOOK_S):
+    look_s = _LOOK_S
+    while not waiting.wait(look_s):
         launch = job.launch()
         if launch is None or launch.supervisor.liveness() != "gone":
+            look_s = _LOOK_S
             continue
+        look_s = min(2 * look_s, _LONGEST_LOOK_S)  # one that cannot own the job is not called all the time
         log.warning("the supervisor of job %s is gone; starting another one", job.id)
         _start_supervisor(job).wait()
 
@@ -93,4 +98,4 @@ def _keep_supervised(job: Job) -> None:
 def _start_supervisor(job: Job) -> subprocess.Popen[bytes]:
     from lark_engine.jobs.launchers import start_supervisor  # not above: it knows all of a job, and we of one
 
-    return start_supervisor(job, "--adopt")
+    return start_supervisor(job, "--adopt", str(os.getpid()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from bisect import bisect_right
@@ -14,6 +15,7 @@ from typing import Any, Literal, Self, get_args
 
 from lark_engine.errors import StoreError
 from lark_engine.processes import ProcessIdentity
+from lark_engine.store.atomic import open_regular
 
 Request = Literal["after_checkpoint", "stop", "kill"]
 # The later stands above the earlier: a request is never taken back by a weaker one.
@@ -21,13 +23,16 @@ REQUESTS: tuple[Request, ...] = ("after_checkpoint", "stop", "kill")
 LauncherName = Literal["local", "ray", "terminal"]
 SCHEMA_VERSION = 1
 _RECORD_BYTES = 1024
+_MOST_BYTES = 1 << 20
+_LATEST = 1e11  # seconds since 1970
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
     """What to run. `command` is what is shown and what is run: a list, never a shell's line.
 
-    `devices`: how many devices of `device_kind` it waits for; of kind none it waits for nothing. `max_retries`: how
+    `devices`: how many devices of `device_kind` it waits for; of kind none it waits for nothing; `are_devices_given`:
+    whether somebody said so, instead of the command. `max_retries`: how
     often it is run again after a failure that may be gone by itself. `address`: of the Ray cluster that it runs on.
     """
 
@@ -37,6 +42,7 @@ class JobSpec:
     priority: int = 0
     device_kind: Literal["cuda", "cpu", "none"] = "none"
     devices: int = 0
+    are_devices_given: bool = False
     max_retries: int = 0
     launcher: LauncherName = "local"
     address: str | None = None
@@ -58,6 +64,8 @@ class JobSpec:
             for name, kind in _KINDS.items():
                 if name in known and not isinstance(known[name], kind):
                     raise ValueError(name)
+            if not 0 <= known.get("submitted_at", 0) < _LATEST:
+                raise ValueError("submitted_at")
             for name, choices in _CHOICES.items():
                 if name in known and known[name] not in choices:
                     raise ValueError(name)
@@ -111,10 +119,25 @@ class Launch:
 def read_record(path: Path) -> dict[str, Any] | None:
     """A JSON object; None when the file is not there, not readable or not one. A list of jobs must not break on it."""
     try:
-        value = json.loads(path.read_bytes())
+        with open_regular(path) as file:
+            value = json.loads(file.read(_MOST_BYTES), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def number(value: object) -> float | None:
+    """A finite number of a record; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 class Heartbeat:

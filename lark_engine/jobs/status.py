@@ -21,9 +21,10 @@ from typing import Any, Literal
 
 from lark_engine.errors import StoreError
 from lark_engine.jobs.folder import Job, all_jobs, find_job
-from lark_engine.jobs.records import JobSpec, Launch, Request, read_heartbeat
+from lark_engine.jobs.records import JobSpec, Launch, Request, number, read_heartbeat
 from lark_engine.processes import Liveness, boot_id
-from lark_engine.store.events import last_event
+from lark_engine.store.events import finite, last_event
+from lark_engine.store.lock import is_held_lock
 
 State = Literal[
     "queued", "starting", "running", "stopping", "stale", "interrupted", "succeeded", "failed", "cancelled",
@@ -107,7 +108,7 @@ class JobView:
 
     @property
     def attempt(self) -> int:
-        stated = _number((self.verdict or {}).get("attempt"))
+        stated = number((self.verdict or {}).get("attempt"))
         return self.launch.attempt if self.launch else int(stated or 1)
 
     @property
@@ -115,7 +116,7 @@ class JobView:
         """Seconds since 1970; of an interrupted job, when its supervisor was last heard of."""
         if self.is_live:
             return None
-        return _number((self.verdict or {}).get("ended_at")) or _number((self.heartbeat or {}).get("time"))
+        return number((self.verdict or {}).get("ended_at")) or number((self.heartbeat or {}).get("time"))
 
     def as_json(self) -> dict[str, Any]:
         """All of it in plain values, as `--json` prints it."""
@@ -125,7 +126,7 @@ class JobView:
             "launcher": spec.launcher, "submitted_at": spec.submitted_at, "submitted_by": spec.submitted_by,
             "needs": {"kind": spec.device_kind, "count": spec.devices}, "cloned_from": spec.cloned_from,
         }  # fmt: skip
-        return {
+        found = {
             "id": self.id, "state": self.state, "why": self.why, "folder": str(self.job.folder), **shown,
             "place": self.place, "attempt": self.attempt,
             "launch": launch.as_json() if launch else None,
@@ -134,6 +135,8 @@ class JobView:
             "waits_for": (self.heartbeat or {}).get("waits_for") if self.state == "queued" else None,
             "progress": self.event, "verdict": verdict or None,
         }  # fmt: skip
+        shown_values: dict[str, Any] = finite(found)
+        return shown_values
 
 
 def view(job: Job) -> JobView:
@@ -151,17 +154,30 @@ def view(job: Job) -> JobView:
         event = None if verdict["state"] == "succeeded" else last_event(job.events_path)
         why = str(verdict.get("message") or "")
         return JobView(job=job, state=verdict["state"], why=why, spec=spec, verdict=verdict, event=event)
+    heartbeat_s_ago = _age(heartbeat, launch)
+    is_gone = launch is not None and _is_gone_elsewhere(job, launch, heartbeat_s_ago)
     state, why = derive(
         Facts(
             is_clusters=spec.launcher == "ray",
             submitted_s_ago=max(0.0, time.time() - max(spec.submitted_at, job.begun_at())),
-            supervisor=launch.supervisor.liveness() if launch else None,
-            command=launch.command.liveness() if launch and launch.command else None,
-            phase=_phase(heartbeat), heartbeat_s_ago=_age(heartbeat, launch), request=job.request(),
+            supervisor=("gone" if is_gone else launch.supervisor.liveness()) if launch else None,
+            command=("gone" if is_gone else launch.command.liveness()) if launch and launch.command else None,
+            phase=_phase(heartbeat), heartbeat_s_ago=heartbeat_s_ago, request=job.request(),
         )
     )  # fmt: skip
     event = last_event(job.events_path)
     return JobView(job=job, state=state, why=why, spec=spec, launch=launch, event=event, heartbeat=heartbeat)
+
+
+def _is_gone_elsewhere(job: Job, launch: Launch, heartbeat_s_ago: float | None) -> bool:
+    """Whether a supervisor that we cannot see is gone: it would hold the lock of the folder.
+
+    On this machine (in another container) the lock says it for sure. Between machines not every file system shares
+    locks, so the heartbeat must be old as well.
+    """
+    if launch.supervisor.liveness() != "elsewhere" or is_held_lock(job.lock_path):
+        return False
+    return launch.supervisor.boot_id == boot_id() or (heartbeat_s_ago or 0.0) > STALE_ELSEWHERE_S
 
 
 def list_jobs(root: Path) -> list[JobView]:
@@ -176,12 +192,12 @@ def show_job(root: Path, name: str) -> JobView:
     found = view(find_job(root, name))
     if found.state != "queued":
         return found if found.launch else replace(found, launch=found.job.launch())
-    return next(other for other in list_jobs(root) if other.id == found.id)
+    return next((other for other in list_jobs(root) if other.id == found.id), found)
 
 
 def queue(views: list[JobView]) -> list[JobView]:
     """The jobs that wait here, in the order of their turns: by priority, then by the time of submission."""
-    waiting = [found for found in views if found.state == "queued" and found.spec and found.spec.launcher == "local"]
+    waiting = [found for found in views if found.state == "queued" and found.spec and found.spec.launcher != "ray"]
     return sorted(waiting, key=lambda found: order(found.spec, found.id))
 
 
@@ -193,8 +209,13 @@ def is_next(job: Job, spec: JobSpec, passed: dict[str, int]) -> bool:
     """
     mine = order(spec, job.id)
     for entry in os.scandir(job.folder.parent):
-        changed = entry.stat().st_mtime_ns
-        if entry.name == job.id or entry.name.startswith(".") or passed.get(entry.name) == changed:
+        if entry.name == job.id or entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+            continue
+        try:
+            changed = entry.stat().st_mtime_ns
+        except OSError:  # removed meanwhile
+            continue
+        if passed.get(entry.name) == changed:
             continue
         if _waits_before(Job(Path(entry.path)), mine, spec.device_kind):
             return False
@@ -210,7 +231,7 @@ def _waits_before(other: Job, mine: tuple[int, float, str], kind: str) -> bool:
         spec = other.spec()
     except StoreError:
         return False
-    if spec.device_kind != kind or spec.launcher != "local" or order(spec, other.id) > mine:
+    if spec.device_kind != kind or spec.launcher == "ray" or order(spec, other.id) > mine:
         return False
     launch = other.launch()
     if launch is None:  # it has been submitted just now
@@ -241,13 +262,9 @@ def _age(heartbeat: dict[str, Any] | None, launch: Launch | None) -> float | Non
     """
     if heartbeat is None or launch is None:
         return None
-    at, monotonic = _number(heartbeat.get("time")), _number(heartbeat.get("monotonic"))
+    at, monotonic = number(heartbeat.get("time")), number(heartbeat.get("monotonic"))
     if at is None or monotonic is None:
         return None
     if launch.supervisor.boot_id == boot_id() and launch.supervisor.host == platform.node():
         return max(0.0, time.monotonic() - monotonic)
     return max(0.0, time.time() - at)
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

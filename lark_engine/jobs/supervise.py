@@ -27,12 +27,21 @@ from lark_engine.jobs import logs, verdicts
 from lark_engine.jobs.devices import Device, machine_devices
 from lark_engine.jobs.folder import MARK, Job
 from lark_engine.jobs.launchers import program
-from lark_engine.jobs.leases import Lease, holder_of, lease
+from lark_engine.jobs.leases import Lease, holder_of, lease, usable, what_can_never_be
 from lark_engine.jobs.membership import environment_of
 from lark_engine.jobs.records import Heartbeat, JobSpec, Launch, Request
 from lark_engine.jobs.status import HEARTBEAT_S, is_next
 from lark_engine.jobs.verdicts import Before, End
-from lark_engine.processes import descendants, end_all, identity_of, marked, own_identity, send
+from lark_engine.processes import (
+    ProcessIdentity,
+    descendants,
+    end_all,
+    identity_of,
+    marked,
+    own_identity,
+    send,
+    session_of,
+)
 from lark_engine.store.atomic import disk_errors, write_text
 
 log = logging.getLogger("lark_engine.jobs")
@@ -63,6 +72,7 @@ class Supervisor:
         self._said = ("", "")
         self._beaten_at = 0.0
         self._lease: Lease | None = None
+        self._is_launch_written = True
         self._terminated = False
         signal.signal(signal.SIGTERM, self._note_term)
 
@@ -71,6 +81,9 @@ class Supervisor:
         self._beat("queued")
         _reserve(self.job)
         self.job.write_launch(self.launch)
+        if missing := what_can_never_be(self.spec):
+            self._finish(End(error="DeviceError", message=missing))
+            return
         if not self._wait_for_turn():
             if not self._terminated:
                 self._finish(End(request=self.job.request(), was_queued=True))
@@ -82,26 +95,32 @@ class Supervisor:
                 log.warning("the supervisor was told to end, as when a machine goes down; the job can be resumed")
                 return
             verdict = verdicts.verdict_of(self.job, self.spec, self.launch, end)
-            again = verdict["is_transient"] and retries < self.spec.max_retries
+            again = verdict["is_transient"] and retries < self.spec.max_retries and not end.left
             if not again or not self._wait_to_retry(verdict, retries):
-                self._finish(end, verdict)
+                request = self.job.request()
+                self._finish(end if request is None else replace(end, request=request))
                 return
             retries += 1
             self._set_aside(verdict)
 
-    def adopt(self) -> None:
-        """Own a run whose supervisor is gone: watch its command, which is not our child, to the end."""
+    def adopt(self, pid: int | None) -> None:
+        """Own a run whose supervisor is gone: watch its command, which is not our child, to the end.
+
+        `pid`: of the command that calls us, if it does.
+        """
         before = self.job.launch()
         command = before.command if before else None
+        if command is None and pid is not None:  # the supervisor did not come to write it
+            command = identity_of(pid)
         if before is None or command is None or (command.liveness() != "live" and self.job.outcome() is None):
             log.info("the command of the job has ended without a word")
             return
-        self.launch = replace(before, supervisor=own_identity(), adopted=True)
+        self.launch = replace(before, supervisor=own_identity(), command=command, adopted=True)
         self._beat("running")
         _reserve(self.job)
         self.job.write_launch(self.launch)
         log.info("took over the job; its command is process %d", command.pid)
-        end = self._watch(lambda: command.liveness() != "live", session=None)
+        end = self._watch(lambda: command.liveness() != "live")
         if self._terminated and self.job.request() is None:
             return
         self._finish(end)
@@ -110,7 +129,7 @@ class Supervisor:
         """Wait until it is this job's turn and its devices are free; False when it is not to run any more."""
         if self.spec.device_kind == "none" or self.spec.launcher == "ray":  # Ray deals out its own devices
             return self.job.request() is None
-        devices = machine_devices(self.spec.device_kind)
+        devices = usable(machine_devices(self.spec.device_kind), self.spec.devices)
         said, passed = "", dict[str, int]()
         while self.job.request() is None and not self._terminated:
             waits_for = "the jobs before it"
@@ -146,14 +165,14 @@ class Supervisor:
             what = f"{error.filename or argv[0]}: {error.strerror}"
             return End(before=before, error=type(error).__name__, message=f"{what}; the command was not started")
         self.launch = replace(self.launch, command=identity_of(process.pid))
-        self._try(lambda: self.job.write_launch(self.launch))
-        end = self._watch(lambda: _has_ended(process.pid), session=process.pid)
+        self._is_launch_written = self._try(lambda: self.job.write_launch(self.launch))
+        end = self._watch(lambda: _has_ended(process.pid))
         status = process.wait()
         return replace(
             end, before=before, exit_code=status if status >= 0 else None, signal=-status if status < 0 else None
         )
 
-    def _watch(self, has_ended: Callable[[], bool], session: int | None) -> End:
+    def _watch(self, has_ended: Callable[[], bool]) -> End:
         """Until the command has ended: signs of life, and what is asked. Then end every process of the job."""
         asked: Request | None = None
         asked_at = 0.0
@@ -169,9 +188,9 @@ class Supervisor:
             if asked == "kill" or (asked == "stop" and time.monotonic() > asked_at + GRACE_S):
                 self._signal_command(signal.SIGKILL)
             self._beat("stopping" if asked else "running")
-            _reap_orphans(session)
+            _reap_orphans(self.launch.command)
             time.sleep(POLL_S)
-        left = self._end_rest(session, 0.0 if asked == "kill" else _REST_GRACE_S)
+        left = self._end_rest(0.0 if asked == "kill" else _REST_GRACE_S)
         # What is asked of a command that has ended by itself meanwhile has changed nothing.
         return End(request=asked, left=tuple(left))
 
@@ -181,13 +200,14 @@ class Supervisor:
         if command is not None and command.liveness() == "live":
             send(command.pid, number)
 
-    def _end_rest(self, session: int | None, grace_s: float) -> list[int]:
+    def _end_rest(self, grace_s: float) -> list[int]:
         """End every process of the job: marked, in the command's session, or descended from us."""
         own = os.getpid()
 
         def ours() -> list[int]:
             self._beat(self._said[0])
-            return sorted({*marked(MARK, self.job.id, session=session), *descendants(own)} - {own})
+            session = session_of(self.launch.command)
+            return sorted({*marked(MARK, self.job.mark, session=session), *descendants(own)} - {own})
 
         if found := ours():
             log.info("ending %d process(es) that the command left: %s", len(found), ", ".join(map(str, found)))
@@ -221,6 +241,8 @@ class Supervisor:
         log.info("%s%s", verdict["state"], f": {verdict['message']}" if verdict["message"] else "")
         if verdict["remedy"]:
             log.info("what to do: %s", verdict["remedy"])
+        if self._lease and not end.left:
+            self._lease.free()  # who waits need not wait for a disk that is full
         deadline = time.monotonic() + _INSIST_S
         while not self._try(lambda: self._write_verdict(verdict)) and time.monotonic() < deadline:
             self._beat("stopping")
@@ -254,6 +276,10 @@ class Supervisor:
         if (phase, waits_for) == self._said and now < self._beaten_at + HEARTBEAT_S:
             return
         self._said, self._beaten_at = (phase, waits_for), now
+        if self._lease:
+            self._lease.touch()
+        if not self._is_launch_written:
+            self._is_launch_written = self._try(lambda: self.job.write_launch(self.launch))
         # A full or read-only disk must not end the run.
         with contextlib.suppress(OSError):
             self._heartbeat.write(phase, **({"waits_for": waits_for} if waits_for else {}))
@@ -285,10 +311,12 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _reap_orphans(command: int | None) -> None:
+def _reap_orphans(command: ProcessIdentity | None) -> None:
     """Take leave of ended processes of the job that came to us when their parents ended."""
     with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != command:
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if command and ended.si_pid == command.pid:
+                return
             os.waitpid(ended.si_pid, 0)
 
 
@@ -297,7 +325,7 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def supervise(job: Job, *, adopt: bool) -> None:
+def supervise(job: Job, *, adopt: bool, pid: int | None = None) -> None:
     """Own a job until its verdict. Returns at once when somebody else owns it, or it has its verdict.
 
     Errors: `StoreError` for a folder that cannot be written, or is another user's: its command would be run as ours.
@@ -316,7 +344,7 @@ def supervise(job: Job, *, adopt: bool) -> None:
             return
         _adopt_orphans()
         supervisor = Supervisor(job)
-        supervisor.adopt() if adopt else supervisor.run()
+        supervisor.adopt(pid) if adopt else supervisor.run()
 
 
 def main(argv: list[str]) -> int:
@@ -332,7 +360,8 @@ def main(argv: list[str]) -> int:
         os.dup2(output, 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s jobs: %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
     try:
-        supervise(Job(Path(argv[0])), adopt="--adopt" in argv[1:])
+        pid = next((int(word) for word in argv[1:] if word.isdecimal()), None)
+        supervise(Job(Path(argv[0])), adopt="--adopt" in argv[1:], pid=pid)
     except LarkError as error:
         log.error("%s", error)
         return 2

@@ -66,8 +66,8 @@ def verdict_of(job: Job, spec: JobSpec, launch: Launch, end: End) -> dict[str, A
     facts: dict[str, Any] = {
         "attempt": launch.attempt, "exit_code": end.exit_code, "signal": end.signal, "devices": list(launch.devices),
         "started_at": launch.command_started_at, "ended_at": round(now, 3), "request": end.request,
-        "wall_s": round(now - launch.command_started_at, 3) if launch.command_started_at else None,
-        "artifacts": [str(name) for name in outcome.get("artifacts", [])], "processes_left": list(end.left),
+        "wall_s": round(max(now - launch.command_started_at, 0.0), 3) if launch.command_started_at else None,
+        "artifacts": _names(outcome.get("artifacts")), "processes_left": list(end.left),
         "device_memory": _device_memory(end.before),
     }  # fmt: skip
     error = end.error or outcome.get("error")
@@ -86,6 +86,10 @@ def verdict_of(job: Job, spec: JobSpec, launch: Launch, end: End) -> dict[str, A
         how = {"kill": "killed as asked"}.get(end.request, "stopped as asked")
         return {**_said("cancelled", how, "lark jobs resume goes on from what was saved"), **facts}
     return {**_failure(job, spec, launch, end, error, outcome.get("message")), **facts}
+
+
+def _names(value: Any) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list) else []
 
 
 def oom_kills() -> int:

@@ -131,7 +131,7 @@ def _verify(config: PoolConfig, runs: SortedRuns, path: Path, events: EventLog) 
         return
     with (
         RowLog(path, ("problem_id", "candidate_id")) as log,
-        Progress(events, needed, "labels", done=len(log.known)) as progress,
+        Progress(events, needed, "labels", done=len(log.known), resumes=True) as progress,
     ):
         verify(log, runs.unsorted(LABEL_COLUMNS), config, progress.update)
 

@@ -152,7 +152,7 @@ def run_batches(
         num_rows, len(batches), total, shared,
     )  # fmt: skip
     # Workers start and students are loaded before the first batch is there.
-    with Progress(events, total, "token", done=total - left, starts_later=True) as progress:
+    with Progress(events, total, "token", done=total - left, starts_later=True, resumes=True) as progress:
         keep_results(_executor(config)(work, todo), todo, parts, progress)
 
 

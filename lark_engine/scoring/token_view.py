@@ -114,7 +114,7 @@ def _compute(
     def with_text(part: pa.Table) -> pa.Table:
         return _with_text(part, [missing[row] for row in part["row"].to_pylist()], table, text)
 
-    with Progress(EventLog(events, "score tokens"), total, "token", starts_later=True) as progress, parts:
+    with Progress(EventLog(events, "score tokens"), total, "token", starts_later=True, resumes=True) as progress, parts:
         keep_results(run(work, batches), batches, parts, progress, with_text)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -89,6 +90,15 @@ def require_space(folder: Path, num_bytes: int, what: str) -> None:
             f"{folder}: {what} needs {num_bytes / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB left; free some "
             "and run the same command again: it resumes"
         )
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading. Errors: `OSError` also for a pipe or a device, which could be read for ever."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return os.fdopen(file, "rb")
 
 
 def existing_parent(path: Path) -> Path:

@@ -7,6 +7,7 @@ then `note` or `alert` (a sentence).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,12 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import IO, Any, Self
 
 from tqdm import tqdm
 
 from lark_engine.errors import StoppedEarly
-from lark_engine.store.atomic import make_dir
+from lark_engine.store.atomic import make_dir, open_regular
 
 log = logging.getLogger(__name__)
 
@@ -70,23 +71,27 @@ class EventLog:
         make_dir(path.parent)
         self._paths = [path, *([_job.events_path] if _job else [])]
         for place in self._paths:
-            _end_torn_line(place)
+            with contextlib.suppress(OSError):
+                _end_torn_line(place)
 
     def write(self, **fields: Any) -> dict[str, Any]:
         """Append one event, and return it. Values must be JSON; a non-finite number is written as null."""
-        event = {"time": round(time.time(), 3), "stage": self.stage, **{k: _finite(v) for k, v in fields.items()}}
+        event = {"time": round(time.time(), 3), "stage": self.stage, **{k: finite(v) for k, v in fields.items()}}
         line = json.dumps(event, ensure_ascii=False) + "\n"
-        for path in self._paths:
-            with path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
+        for path in self._paths[1:]:  # of the job: its folder may be gone, which is nothing to the stage
+            with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
                 file.write(line)
         return event
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value with null in place of numbers that are not finite, which are no JSON."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
 
 
@@ -118,18 +123,18 @@ class EventReader:
 
     def lines(self) -> Iterator[bytes]:
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 if os.fstat(file.fileno()).st_size < self.offset:
                     self.offset = 0  # the log was begun anew
                 while whole := _whole_lines(file, self.offset):
                     for line in whole[:-1].split(b"\n"):
                         self.offset += len(line) + 1  # line by line: who stops here goes on with the next one
                         yield line
-        except FileNotFoundError:
+        except OSError:
             return
 
 
-def _whole_lines(file: BinaryIO, offset: int) -> bytes:
+def _whole_lines(file: IO[bytes], offset: int) -> bytes:
     """About 8 MiB from `offset` on, to the end of a line; without a line that is not finished yet."""
     file.seek(offset)
     chunk = file.read(_CHUNK_BYTES)
@@ -144,7 +149,7 @@ def last_event(path: Path) -> dict[str, Any] | None:
     One with a rate: a note at the start of a process knows of no step yet, also where the run is resumed.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             for tail_bytes in _TAILS_BYTES:
                 file.seek(max(0, size - tail_bytes))
@@ -205,16 +210,18 @@ class Progress:
 
     The rate is that since this process began (or since `begin`), so that the time left is steady and right after a
     resume; bar, log line and events say the same. Every update that is at least `every_s` after the last event is an
-    event. With `starts_later` there is no rate before `begin`.
+    event. With `starts_later` there is no rate before `begin`. `resumes`: what is counted as done is
+    kept, and not done again by the next process, so that the stage may be asked to end here.
     """
 
     def __init__(
         self, events: EventLog, total: int, unit: str, *, done: int = 0, every_s: float = 1.0,
-        starts_later: bool = False,
+        starts_later: bool = False, resumes: bool = False,
     ):  # fmt: skip
         self.events, self.total, self.unit, self.done, self.every_s = events, total, unit, done, every_s
         self._start_done, self._start = done, time.monotonic()
         self._has_begun = not starts_later
+        self._resumes = resumes
         self._last_event = 0.0
         self._lines = ProgressLines()
         self._bar = tqdm(
@@ -223,7 +230,7 @@ class Progress:
         )  # fmt: skip
 
     def update(self, count: int, **metrics: Any) -> None:
-        """Count `count` more units as done; what they gave is kept by now.
+        """Count `count` more units as done.
 
         Errors: `StoppedEarly` when the job that this stage belongs to was asked to end here.
         """
@@ -241,7 +248,7 @@ class Progress:
         )  # fmt: skip
         if self._bar.disable:
             self._lines.say(event)
-        if self.done < self.total and is_asked_to_stop():
+        if self._resumes and self.done < self.total and is_asked_to_stop():
             raise StoppedEarly(
                 f"stopped after {self.done:,} of {self.total:,} {plural(self.unit)}, which are kept; run the same "
                 "command again, it resumes"

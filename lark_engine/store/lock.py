@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from lark_engine.store.atomic import make_dir
+from lark_engine.store.atomic import make_dir, open_regular
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def _is_at(file: int, path: Path) -> bool:
 def is_held_lock(path: Path) -> bool:
     """Whether a live process holds this lock, or it cannot be known; the probe is released at once."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
     except FileNotFoundError:

@@ -94,4 +94,4 @@ def processes_of(job: Job) -> list[int]:
     own = [launch.supervisor.pid] if launch and launch.supervisor.liveness() == "live" else []
     own = [pid for pid in own if pid != os.getpid()]
     below = [pid for top in own for pid in descendants(top)]
-    return sorted({*marked("LARK_JOB_ID", job.id), *own, *below} - {os.getpid()})
+    return sorted({*marked("LARK_JOB_ID", job.mark), *own, *below} - {os.getpid()})

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lark_engine.errors import ConfigError, DeviceError, StoreError
+from lark_engine.errors import ConfigError, DeviceError, StoppedEarly, StoreError
 from lark_engine.jobs import actions
 from lark_engine.jobs.actions import require_lark, stage_of
 from lark_engine.jobs.folder import Job, all_jobs
 from lark_engine.jobs.status import JobView, list_jobs, view
-from lark_engine.store.events import EventReader
+from lark_engine.store.events import EventLog, EventReader, JobLink, Progress, link_job
 from lark_engine.store.workspace import Workspace
 from tests.fake_server import FakeServer
 from tests.jobs.kit import command_pid, kill, processes_of, supervisor_pid, wait_for, wait_for_state, write_pool
@@ -193,6 +193,45 @@ def test_a_stage_in_a_terminal_stops_after_what_it_keeps_when_another_process_as
     assert output.splitlines()[-1].startswith("stopped after ")
 
 
+def test_a_kill_of_a_stage_in_a_terminal_leaves_nothing_of_it(root: Path, slow_server: FakeServer) -> None:
+    process, job = in_a_terminal(root, slow_server)
+    under_way(job)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(99)"], env={**os.environ, "LARK_JOB_ID": job.mark},
+        start_new_session=True,
+    )  # fmt: skip
+    assert actions.stop(job, "kill").state == "cancelled"
+    assert process.wait(30) == -signal.SIGKILL
+    assert child.wait(30) == -signal.SIGKILL
+
+
+def test_a_stage_in_a_terminal_deaf_to_ctrl_c_stops_when_it_is_asked(root: Path, slow_server: FakeServer) -> None:
+    """As one that a script starts in the background."""
+    words = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *LARK, *generate(root, slow_server)[1:]]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    [job] = wait_for(lambda: all_jobs(root))
+    under_way(job)
+    assert actions.stop(job, "stop").state == "cancelled"
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_a_stage_that_keeps_nothing_on_its_way_is_not_ended_as_if_it_did(root: Path, tmp_path: Path) -> None:
+    """An import reads its source anew each time: what it has counted is not kept."""
+    job = Job(tmp_path / "job")
+    job.folder.mkdir()
+    job.ask("after_checkpoint")
+    link_job(JobLink(events_path=job.events_path, wants_stop=lambda: job.request() == "after_checkpoint"))
+    try:
+        with Progress(EventLog(tmp_path / "events.jsonl", "pool"), 10, "row", every_s=0) as progress:
+            progress.update(1)
+        keeps = Progress(EventLog(tmp_path / "events.jsonl", "labels"), 10, "row", every_s=0, resumes=True)
+        with keeps, pytest.raises(StoppedEarly, match="stopped after 1 of 10 rows, which are kept"):
+            keeps.update(1)
+    finally:
+        link_job(None)
+
+
 def test_a_stage_in_a_terminal_that_is_killed_is_interrupted(root: Path, slow_server: FakeServer) -> None:
     process, job = in_a_terminal(root, slow_server)
     under_way(job)
@@ -213,6 +252,18 @@ def test_a_stage_in_a_terminal_that_fails_keeps_its_verdict(root: Path) -> None:
     [found] = list_jobs(root)
     verdict = found.verdict or {}
     assert (found.state, verdict["reason"], verdict["place"]) == ("failed", "bad_input", "bad.jsonl:1")
+
+
+def test_a_mistake_in_the_options_makes_no_job(root: Path) -> None:
+    done = subprocess.run([*LARK, "score", "--workspace", str(root)], capture_output=True, timeout=60)
+    assert (done.returncode, b"Missing option" in done.stderr) == (2, True)
+    assert all_jobs(root) == []
+
+
+def test_a_name_that_is_no_text_is_no_job_and_says_what_it_always_said(root: Path) -> None:
+    line = [*map(os.fsencode, LARK), b"pool", b"import", b"\xff.jsonl", b"--workspace", os.fsencode(root)]
+    done = subprocess.run(line, capture_output=True, timeout=60)
+    assert done.returncode == 2 and b"no such file" in done.stderr
 
 
 def test_a_plan_makes_no_job(root: Path) -> None:
@@ -249,6 +300,8 @@ def test_the_stage_of_a_command_is_its_first_words(command: str, stage: str) -> 
         (["rm", "-rf", "/"], "a job runs a command of lark, and not 'rm -rf /'"),
         (["lark"], "a job runs a command of lark, and not 'lark'"),
         (["lark", "jobs", "submit"], "'lark jobs' is no stage; run it without a job"),
+        (["lark", "demo"], "a job leaves nothing; add --no-dashboard"),
+        (["lark", "score", "\udcff"], "a word of the command is no text"),
         (["lark", "serve"], "'lark serve' is no stage; run it without a job"),
     ],
 )

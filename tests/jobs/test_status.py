@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lark_engine.cli.jobs import list_lines, show_lines
 from lark_engine.jobs import status
 from lark_engine.jobs.folder import Job, create_job
 from lark_engine.jobs.records import Heartbeat, JobSpec, Launch
@@ -170,16 +173,35 @@ def test_after_a_power_loss_nothing_of_before_lives(root: Path) -> None:
     assert view(launched(root, boot_id="00000000-0000-0000-0000-000000000000")).state == "interrupted"
 
 
-def test_a_job_on_another_machine_is_judged_by_its_heartbeat(root: Path) -> None:
+def test_a_job_on_another_machine_is_judged_by_its_heartbeat_and_its_lock(root: Path) -> None:
     job = launched(root, host="elsewhere", boot_id="another")
     assert view(job).state == "running"
     values = json.loads((job.folder / "heartbeat").read_text())
     (job.folder / "heartbeat").write_text(json.dumps({**values, "time": time.time() - 100}))
-    assert view(job).state == "stale"
+    with held(job):
+        assert view(job).state == "stale"
+    assert view(job).state == "interrupted"
 
 
-def test_a_process_of_another_container_of_this_machine_is_judged_by_its_heartbeat(root: Path) -> None:
-    assert view(launched(root, pid_namespace="pid:[1]", start_ticks=1)).state == "running"
+def test_a_process_of_another_container_of_this_machine_lives_while_it_holds_the_lock(root: Path) -> None:
+    job = launched(root, pid_namespace="pid:[1]", start_ticks=1)
+    with held(job):
+        assert view(job).state == "running"
+    assert view(job).state == "interrupted"
+
+
+@contextlib.contextmanager
+def held(job: Job) -> Iterator[None]:
+    """The lock of a supervisor, held by another process."""
+    code = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); "
+    code += "input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(job.lock_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    yield
+    holder.kill()
+    holder.wait()
 
 
 def test_a_process_that_has_ended_but_was_not_waited_for_is_gone(root: Path) -> None:
@@ -244,6 +266,55 @@ def test_a_damaged_file_breaks_neither_the_job_nor_the_list(root: Path, name: st
     assert found[whole.id].state == "running"
     assert found[job.id].state in ("running", "starting", "interrupted")
     json.dumps(found[job.id].as_json())
+
+
+HUGE = b"1" + b"0" * 400
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("done.json", b'{"state": "failed", "attempt": 1e999}'),
+        ("done.json", b'{"state": "failed", "ended_at": ' + HUGE + b', "artifacts": 5}'),
+        ("heartbeat", b'{"phase": "running", "time": ' + HUGE + b', "monotonic": ' + HUGE + b"}"),
+        ("events.jsonl", b'{"total": "x", "done": [1], "rate": 1, "eta_s": 1e999}\n'),
+        ("events.jsonl", b'{"total": 5, "done": 1, "rate": 1, "eta_s": 1e300, "unit": 7}\n'),
+        ("attempts/1/done.json", b'{"a": 1}'),
+        ("launch.json", b'{"attempt": 1e999}'),
+    ],
+)
+def test_numbers_that_are_none_break_neither_list_nor_show(root: Path, name: str, content: bytes) -> None:
+    job = launched(root)
+    (job.folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (job.folder / name).write_bytes(content)
+    [found] = list_jobs(root)
+    json.dumps(found.as_json(), allow_nan=False)
+    assert list_lines([found]) and show_lines(show_job(root, job.id))
+
+
+@pytest.mark.parametrize("name", ["done.json", "spec.json", "launch.json", "heartbeat", "control.json", "events.jsonl"])
+def test_a_pipe_in_place_of_a_file_holds_nobody_up(root: Path, name: str) -> None:
+    job = launched(root)
+    (job.folder / name).unlink(missing_ok=True)
+    os.mkfifo(job.folder / name)
+    assert len(list_jobs(root)) == 1
+
+
+def test_links_in_the_jobs_folder_are_no_jobs_and_stop_no_queue(root: Path) -> None:
+    mine = queued(root, 0)
+    (root / "jobs" / "dangling").symlink_to(root / "nowhere")
+    (root / "jobs" / "linked").symlink_to(mine.folder)
+    assert [found.id for found in list_jobs(root)] == [mine.id]
+    assert status.is_next(mine, mine.spec(), {})
+
+
+@pytest.mark.parametrize("submitted_at", ["1e999", "-1", "1e300", "NaN"])
+def test_a_time_that_is_none_makes_a_job_unreadable(root: Path, submitted_at: str) -> None:
+    job = launched(root)
+    spec = (job.folder / "spec.json").read_text()
+    (job.folder / "spec.json").write_text(re.sub(r'"submitted_at": [\d.]+', f'"submitted_at": {submitted_at}', spec))
+    [found] = list_jobs(root)
+    assert found.state == "unreadable"
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b'{"schema_version": 1}', b'{"schema_version": 99}'])

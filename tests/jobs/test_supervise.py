@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,7 +210,7 @@ def test_a_supervisor_killed_leaves_a_command_of_others_running_and_it_can_be_en
 
 
 def test_resume_has_a_new_supervisor_take_over_a_run_that_goes_on(root: Path) -> None:
-    job = start(root, python("import time; print('at', 'work', flush=True); time.sleep(4); print('done')"))
+    job = start(root, python("import time; print('at', 'work', flush=True); time.sleep(9); print('done')"))
     wait_for_text(job.log_path, "at work", job)
     command = command_pid(job)
     kill(supervisor_pid(job))
@@ -251,6 +252,50 @@ def test_a_supervisor_that_is_told_to_end_ends_the_command_and_the_job_can_be_re
     os.kill(supervisor_pid(job), signal.SIGTERM)
     assert wait_for_state(job, "interrupted").state == "interrupted"
     wait_for(lambda: processes_of(job) == [], job)
+
+
+def test_a_kill_ends_a_run_whose_supervisor_hangs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = start(root, STUBBORN)
+    wait_for_text(job.log_path, "at work", job)
+    before = processes_of(job)
+    os.kill(supervisor_pid(job), signal.SIGSTOP)
+    with pytest.raises(StoreError, match="has not ended within 1 s"):
+        actions.stop(job, "stop", timeout_s=1)
+    assert actions.stop(job, "kill", timeout_s=1).state == "cancelled"
+    # The one that dropped its environment was the supervisor's to know; it is in nobody's reach without it.
+    wait_for(lambda: sum(is_alive(pid) for pid in before) <= 1, job)
+    for pid in before:
+        if is_alive(pid):
+            kill(pid)
+
+
+def test_a_launch_that_comes_second_breaks_nothing(root: Path) -> None:
+    job = start(root, SLEEP)
+    wait_for_text(job.log_path, "at work", job)
+    (job.folder / "launch.json").rename(job.folder / "aside")  # as if the first had not come to write it yet
+    actions.launch(job)
+    (job.folder / "aside").rename(job.folder / "launch.json")
+    assert job.done() is None
+    assert view(job).state == "running"
+    actions.stop(job, "kill")
+
+
+def test_a_job_that_can_never_have_its_devices_fails_and_holds_nobody_up(root: Path) -> None:
+    job = start(root, SLEEP, device_kind="cpu", devices=999)
+    verdict = wait_for_state(job, "failed").verdict or {}
+    assert verdict["reason"] == "device_missing"
+    assert "the job wants 999 CPU slots and this machine has" in verdict["message"]
+
+
+def test_a_copy_of_a_workspace_is_another_workspace(root: Path) -> None:
+    job = start(root, SLEEP)
+    wait_for_text(job.log_path, "at work", job)
+    shutil.copytree(root, root.parent / "copy", ignore=shutil.ignore_patterns(".reserve"))
+    copy = Job(root.parent / "copy" / "jobs" / job.id)
+    assert processes_of(job) != []
+    actions._end_without_supervisor(copy, "kill")
+    assert view(job).state == "running"
+    actions.stop(job, "kill")
 
 
 def test_only_one_supervisor_owns_a_job(root: Path) -> None:

@@ -244,7 +244,7 @@ def test_a_stage_ends_at_an_update_when_its_job_is_asked_to(path: Path, tmp_path
     asked: list[bool] = []
     assert not is_asked_to_stop()
     link_job(JobLink(events_path=tmp_path / "job.jsonl", wants_stop=lambda: bool(asked)))
-    with Progress(EventLog(path, "score"), 3000, "trajectory", every_s=0.0) as progress:
+    with Progress(EventLog(path, "score"), 3000, "trajectory", every_s=0.0, resumes=True) as progress:
         progress.update(1000)
         if end == "no stop":
             progress.update(2000)
@@ -271,7 +271,7 @@ def test_who_is_asked_is_not_asked_at_every_step(path: Path, tmp_path: Path) -> 
     """A look at the job's folder costs time: at most one for each event."""
     looks: list[int] = []
     link_job(JobLink(events_path=tmp_path / "job.jsonl", wants_stop=lambda: bool(looks.append(1))))
-    with Progress(EventLog(path, "score"), 1000, "token", every_s=3600.0) as progress:
+    with Progress(EventLog(path, "score"), 1000, "token", every_s=3600.0, resumes=True) as progress:
         for _ in range(999):
             progress.update(1)
     assert len(looks) == 1
