@@ -7,21 +7,20 @@ import fcntl
 import logging
 import os
 import shutil
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from lark_engine.errors import ConfigError, DeviceError, LarkError, ServerError, StoreError
+from lark_engine.jobs import verdicts
 from lark_engine.jobs.devices import machine_devices
 from lark_engine.jobs.folder import MARK, Job, create_job, somebody
 from lark_engine.jobs.launchers import launcher_of
 from lark_engine.jobs.leases import never_enough, what_can_never_be
 from lark_engine.jobs.needs import NOTHING, Needs, needs_of
-from lark_engine.jobs.records import JobSpec, Launch, LauncherName, Request
+from lark_engine.jobs.records import JobSpec, LauncherName, Request
 from lark_engine.jobs.status import RESUMABLE, JobView, view
-from lark_engine.processes import end_all, marked, send, session_of
+from lark_engine.processes import ProcessIdentity, descendants, end_all, marked, session_of
 from lark_engine.store.atomic import disk_errors
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ def launch(job: Job) -> JobView:
     except LarkError as error:
         with contextlib.suppress(LarkError), _unsupervised(job):
             if job.done() is None:
-                job.write_done(_verdict("failed", str(error), reason="not_started"))
+                job.write_done(verdicts.not_started(str(error)))
         if view(job).is_live:  # somebody else has started it at the same moment
             return view(job)
         raise
@@ -96,7 +95,7 @@ def stop(job: Job, request: Request, *, timeout_s: float = STOP_TIMEOUT_S) -> Jo
         _end_on_cluster(job, spec, request)
         return _end_without_supervisor(job, request)
     if request == "kill" and now.launch and now.launch.supervisor.liveness() == "live":
-        send(now.launch.supervisor.pid, signal.SIGKILL)  # it hangs
+        _kill_hanging(now.launch.supervisor)
         return _end_without_supervisor(job, request)
     raise StoreError(
         f"{job.id} has not ended within {timeout_s:.0f} s ({now.state}{f': {now.why}' if now.why else ''}); "
@@ -221,9 +220,18 @@ def _end_without_supervisor(job: Job, request: Request) -> JobView:
         raise StoreError(f"processes {', '.join(map(str, left))} of {job.id} do not end; the system holds them")
     with _unsupervised(job), disk_errors(job.folder):
         if job.done() is None:
-            verdict = _verdict("cancelled", f"stopped by {somebody()} without a supervisor", launch=record)
-            job.write_done({**verdict, "request": request})
+            job.write_done(verdicts.stopped_without_supervisor(record, request, somebody()))
     return view(job)
+
+
+def _kill_hanging(supervisor: ProcessIdentity) -> None:
+    """Kill a supervisor that does nothing any more: first what it knows of as its own, then itself."""
+
+    def if_live(pids: Callable[[], list[int]]) -> Callable[[], list[int]]:
+        return lambda: pids() if supervisor.liveness() == "live" else []
+
+    end_all(if_live(lambda: descendants(supervisor.pid)), grace_s=0)
+    end_all(if_live(lambda: [supervisor.pid]), grace_s=0)
 
 
 def _end_on_cluster(job: Job, spec: JobSpec, request: Request) -> None:
@@ -234,19 +242,6 @@ def _end_on_cluster(job: Job, spec: JobSpec, request: Request) -> None:
         if request != "kill":
             raise
         log.warning("the cluster of %s cannot be asked; what runs there may go on", job.id)
-
-
-def _verdict(state: str, message: str, *, reason: str | None = None, launch: Launch | None = None) -> dict[str, Any]:
-    """A verdict of a run that no supervisor saw to its end."""
-    now = round(time.time(), 3)
-    started = launch.command_started_at if launch else None
-    return {
-        "state": state, "reason": reason, "message": message, "place": None,
-        "remedy": "lark jobs resume goes on from what was saved", "is_transient": False,
-        "attempt": launch.attempt if launch else 1, "exit_code": None, "signal": None, "started_at": started,
-        "ended_at": now, "wall_s": round(max(now - started, 0.0), 3) if started else None, "artifacts": [],
-        "processes_left": [],
-    }  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -38,9 +38,10 @@ FOLDER_VARIABLE = "LARK_JOB_DIR"
 # Set for the process that the supervisor itself starts, and not for what that starts in turn.
 COMMAND_VARIABLE = "LARK_JOB_COMMAND"
 FOLDER_MARKS = (MARK, FOLDER_VARIABLE, COMMAND_VARIABLE)
+OUTCOME = "outcome.json"
 _ATTEMPTS = "attempts"
 # The verdict last: until it is moved, the attempt has ended.
-_OF_AN_ATTEMPT = ("launch.json", "control.json", "outcome.json", "excerpt.log", "done.json")
+_OF_AN_ATTEMPT = ("launch.json", "control.json", OUTCOME, "excerpt.log", "done.json")
 _ID_BYTES = 4
 
 
@@ -102,10 +103,10 @@ class Job:
 
     def outcome(self) -> dict[str, Any] | None:
         """What the command said of its end: `error` and `message`, or the artifacts that it made."""
-        return read_record(self.folder / "outcome.json")
+        return read_record(self.folder / OUTCOME)
 
     def write_outcome(self, values: Mapping[str, Any]) -> None:
-        write_json(self.folder / "outcome.json", dict(values))
+        write_json(self.folder / OUTCOME, dict(values))
 
     def request(self) -> Request | None:
         """What somebody asked for, if anybody did."""
@@ -140,7 +141,6 @@ class Job:
         make_dir(aside)
         write_text(aside / "excerpt.log", excerpt)
         write_json(aside / "done.json", dict(verdict))
-        (self.folder / "outcome.json").unlink(missing_ok=True)
 
     def begun_at(self) -> float:
         """When this attempt was asked for, in seconds since 1970; 0 for the first, whose specification says it."""

@@ -25,7 +25,7 @@ from lark_engine.jobs.leases import Lease, holder_of, lease
 from lark_engine.jobs.membership import Membership, join, leave
 from lark_engine.jobs.needs import needs_of
 from lark_engine.jobs.records import Heartbeat, JobSpec, Launch
-from lark_engine.jobs.status import HEARTBEAT_S
+from lark_engine.jobs.status import GRACE_S, HEARTBEAT_S
 from lark_engine.jobs.verdicts import End
 from lark_engine.processes import descendants, end_all, marked, own_identity
 from lark_engine.store.atomic import disk_errors, write_text
@@ -33,8 +33,6 @@ from lark_engine.store.atomic import disk_errors, write_text
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-# For a stage to end in order.
-GRACE_S = 30.0
 
 
 @contextlib.contextmanager

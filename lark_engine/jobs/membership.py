@@ -53,7 +53,7 @@ class Membership:
         try:
             with disk_errors(self.job.folder):
                 self.job.write_outcome(values)
-        except LarkError as why:  # a full disk: the exit status and the log say it too
+        except (LarkError, OSError) as why:  # a full disk: the exit status and the log say it too
             log.warning("%s", why)
         # Somebody has to read it.
         if (launch := self.job.launch()) and launch.supervisor.liveness() == "gone":

@@ -35,6 +35,8 @@ LIVE: tuple[State, ...] = ("queued", "starting", "running", "stopping", "stale")
 FINAL: tuple[State, ...] = ("succeeded", "failed", "cancelled")
 RESUMABLE: tuple[State, ...] = ("interrupted", "failed", "cancelled")
 HEARTBEAT_S = 2.0
+# For a command to end in order after TERM.
+GRACE_S = 30.0
 STALE_S = 15.0
 # Clocks of two machines differ, and a network's file system shows a change late.
 STALE_ELSEWHERE_S = 60.0
@@ -123,7 +125,8 @@ class JobView:
         spec, launch, verdict = self.spec, self.launch, self.verdict or {}
         shown = {} if spec is None else {
             "stage": spec.stage, "command": list(spec.command), "cwd": spec.cwd, "priority": spec.priority,
-            "launcher": spec.launcher, "submitted_at": spec.submitted_at, "submitted_by": spec.submitted_by,
+            "launcher": spec.launcher, "max_retries": spec.max_retries,
+            "submitted_at": spec.submitted_at, "submitted_by": spec.submitted_by,
             "needs": {"kind": spec.device_kind, "count": spec.devices}, "cloned_from": spec.cloned_from,
         }  # fmt: skip
         found = {

@@ -25,12 +25,12 @@ from typing import Any
 from lark_engine.errors import LarkError, StoreError
 from lark_engine.jobs import logs, verdicts
 from lark_engine.jobs.devices import Device, machine_devices
-from lark_engine.jobs.folder import MARK, Job
+from lark_engine.jobs.folder import MARK, OUTCOME, Job
 from lark_engine.jobs.launchers import program
 from lark_engine.jobs.leases import Lease, holder_of, lease, usable, what_can_never_be
 from lark_engine.jobs.membership import environment_of
 from lark_engine.jobs.records import Heartbeat, JobSpec, Launch, Request
-from lark_engine.jobs.status import HEARTBEAT_S, is_next
+from lark_engine.jobs.status import GRACE_S, HEARTBEAT_S, is_next
 from lark_engine.jobs.verdicts import Before, End
 from lark_engine.processes import (
     ProcessIdentity,
@@ -47,8 +47,6 @@ from lark_engine.store.atomic import disk_errors, write_text
 log = logging.getLogger("lark_engine.jobs")
 
 POLL_S = 0.2
-# For a command to end in order after TERM, and for what it leaves behind.
-GRACE_S = 30.0
 _REST_GRACE_S = 5.0
 _QUEUE_POLL_S = 1.0
 _FIRST_WAIT_S = 10.0
@@ -96,12 +94,14 @@ class Supervisor:
                 return
             verdict = verdicts.verdict_of(self.job, self.spec, self.launch, end)
             again = verdict["is_transient"] and retries < self.spec.max_retries and not end.left
-            if not again or not self._wait_to_retry(verdict, retries):
-                request = self.job.request()
-                self._finish(end if request is None else replace(end, request=request))
-                return
-            retries += 1
-            self._set_aside(verdict)
+            if again and self._wait_to_retry(verdict, retries):
+                retries += 1
+                self._set_aside(verdict)
+                continue
+            if again and self.job.request() is not None:  # it was stopped while it waited to try again
+                verdict = verdicts.verdict_of(self.job, self.spec, self.launch, replace(end, request="stop"))
+            self._finish(end, verdict)
+            return
 
     def adopt(self, pid: int | None) -> None:
         """Own a run whose supervisor is gone: watch its command, which is not our child, to the end.
@@ -149,6 +149,7 @@ class Supervisor:
     def _run_once(self) -> End:
         """Start the command, watch it to its end, and end what it left behind."""
         self._beat("starting")
+        self._try(lambda: (self.job.folder / OUTCOME).unlink(missing_ok=True))  # an earlier attempt's word
         self.launch = replace(
             self.launch, command=None, command_started_at=round(time.time(), 3),
             log_offset=self.job.log_path.stat().st_size,

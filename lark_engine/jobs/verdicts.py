@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from lark_engine.jobs import logs
-from lark_engine.jobs.devices import used_bytes
+from lark_engine.jobs.devices import processes_on, used_bytes
 from lark_engine.jobs.folder import Job
 from lark_engine.jobs.records import JobSpec, Launch, Request
 
 log = logging.getLogger("lark_engine.jobs")
 
 STOPPED = "StoppedEarly"
+_RESUME = "lark jobs resume goes on from what was saved"
 _LOG_LINES = 400
 _LOG_BYTES = 64 << 10
 _NAMED_LOG = re.compile(r"whole log is (\S+\.log)")
@@ -82,10 +83,28 @@ def verdict_of(job: Job, spec: JobSpec, launch: Launch, end: End) -> dict[str, A
         }
     if error == STOPPED:
         return {**_said("cancelled", str(outcome.get("message")), "lark jobs resume goes on from there"), **facts}
-    if end.request is not None:
-        how = {"kill": "killed as asked"}.get(end.request, "stopped as asked")
-        return {**_said("cancelled", how, "lark jobs resume goes on from what was saved"), **facts}
+    # A command that was asked to end after a checkpoint and ends otherwise has failed.
+    if end.request in ("stop", "kill"):
+        how = "killed as asked" if end.request == "kill" else "stopped as asked"
+        return {**_said("cancelled", how, _RESUME), **facts}
     return {**_failure(job, spec, launch, end, error, outcome.get("message")), **facts}
+
+
+def not_started(why: str) -> dict[str, Any]:
+    """The verdict of a job whose supervisor did not come up."""
+    now = time.time()
+    facts = {"attempt": 1, "started_at": None, "ended_at": round(now, 3), "wall_s": None}
+    return {**_said("failed", why, ""), "reason": "not_started", **facts}
+
+
+def stopped_without_supervisor(launch: Launch | None, request: Request, by: str) -> dict[str, Any]:
+    """The verdict of a run that was ended by somebody else than its supervisor, which is gone."""
+    facts = {
+        "attempt": launch.attempt if launch else 1, "devices": list(launch.devices) if launch else [],
+        "started_at": launch.command_started_at if launch else None, "ended_at": round(time.time(), 3),
+        "wall_s": None, "request": request, "processes_left": [],
+    }  # fmt: skip
+    return {**_said("cancelled", f"stopped by {by} without a supervisor", _RESUME), **facts}
 
 
 def _names(value: Any) -> list[str]:
@@ -160,5 +179,7 @@ def _device_memory(before: Before | None) -> dict[str, dict[str, int | None]]:
             break
         time.sleep(0.25)
     for device in held:
-        log.warning("device %s still holds %s bytes more than before the job", device, after[device])
+        more = (after[device] or 0) - (before.device_bytes[device] or 0)
+        whose = ", ".join(map(str, processes_on(device))) or "that are not known"
+        log.warning("device %s still holds %d bytes more than before; by processes %s, not ended", device, more, whose)
     return {device: {"before": used, "after": after[device]} for device, used in before.device_bytes.items()}

@@ -169,9 +169,45 @@ def test_clone_takes_the_command_with_changes_and_refuses_what_there_is_not(root
     assert view(copy).as_json()["cloned_from"] == job.id
 
 
+def test_the_options_of_submit_are_those_of_the_job_and_of_its_clone(root: Path, pool_path: Path) -> None:
+    options = ["--json", "--priority", "7", "--retries", "2", "--devices", "1"]
+    done = submit_process(root, *options, "lark", "pool", "import", str(pool_path), cwd=pool_path.parent)
+    said = json.loads(done.stdout)
+    needs = {"kind": "cpu", "count": 1}
+    assert (said["priority"], said["max_retries"], said["needs"]) == (7, 2, needs)
+    job = Job(Path(said["folder"]))
+    wait_for_state(job, "succeeded")
+    line = [*LARK, "jobs", "clone", "--priority", "3", "--workspace", str(root), job.id, "--json"]
+    cloned = json.loads(subprocess.run(line, capture_output=True, text=True, timeout=60).stdout)
+    assert (cloned["priority"], cloned["max_retries"], cloned["needs"]) == (3, 2, needs)
+    wait_for_state(Job(Path(cloned["folder"])), "succeeded")
+
+
+def test_a_ray_job_without_an_address_is_refused(root: Path, tmp_path: Path) -> None:
+    done = submit_process(root, "--launcher", "ray", "lark", "pool", "import", "x", cwd=tmp_path)
+    assert (done.returncode, "launcher 'ray' needs an address" in done.stderr) == (2, True)
+    words = ["--launcher", "ray", "--address", "http://127.0.0.1:9", "lark", "pool", "import", "x"]
+    assert "cannot be reached at http://127.0.0.1:9" in submit_process(root, *words, cwd=tmp_path).stderr
+    assert {found.state for found in list_jobs(root)} == {"failed"}
+
+
 def test_a_script_is_printed_and_nothing_is_started(root: Path, tmp_path: Path) -> None:
-    words = ["--launcher", "script", "--devices", "8", "lark", "train", "lora", "--train-data", "s", "--student", "m"]
-    done = submit_process(root, *words, cwd=tmp_path)
+    options = [
+        "--launcher",
+        "script",
+        "--devices",
+        "8",
+        "--nodes",
+        "2",
+        "--time-limit",
+        "1-00:00:00",
+        "--partition",
+        "a",
+    ]
+    words = ["lark", "train", "lora", "--train-data", "s", "--student", "m"]
+    done = submit_process(root, *options, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=train-lora\n")
+    for option in ("--nodes=2", "--gpus-per-node=8", "--time=1-00:00:00", "--partition=a", "--requeue"):
+        assert f"#SBATCH {option}\n" in done.stdout
     assert all_jobs(root) == []

@@ -95,7 +95,7 @@ def test_a_stage_that_ends_while_it_has_no_supervisor_gets_its_verdict(root: Pat
     under_way(job)
     slow_server.pause_s = 0.0
     kill(supervisor_pid(job))
-    ends_well(job, slow_server)
+    assert ends_well(job, slow_server).attempt == 1
 
 
 def test_a_stage_is_stopped_after_what_it_keeps_and_resumed_without_loss(root: Path, slow_server: FakeServer) -> None:

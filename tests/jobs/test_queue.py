@@ -16,7 +16,7 @@ from tests.jobs.kit import new_job, processes_of, python, start, wait_for, wait_
 
 pytestmark = pytest.mark.slow
 
-# NVML as a file says: two GPUs, and how many bytes of each are in use.
+# NVML as files say: two GPUs, how many bytes of each are in use, and by which processes.
 PYNVML = """
 import json, pathlib
 STATE = pathlib.Path({path!r})
@@ -35,7 +35,11 @@ def nvmlDeviceGetMigMode(h): raise NVMLError_NotSupported()
 class Memory:
     def __init__(self, used): self.used, self.total, self.free = used, 80 << 30, (80 << 30) - used
 def nvmlDeviceGetMemoryInfo(h): return Memory(json.loads(STATE.read_text())[h])
-def nvmlDeviceGetComputeRunningProcesses(h): return []
+class Process:
+    def __init__(self, pid): self.pid, self.usedGpuMemory = pid, 1
+def nvmlDeviceGetComputeRunningProcesses(h):
+    path = STATE.with_name("gpu_processes.json")
+    return [Process(pid) for pid in json.loads(path.read_text())] if path.exists() else []
 """
 
 
@@ -127,10 +131,14 @@ def test_a_job_gets_gpus_of_its_own_and_the_verdict_says_that_they_are_free_agai
 def test_a_device_that_stays_full_is_said_and_nobody_elses_process_is_ended(root: Path, gpu_memory: Path) -> None:
     """Another user's program took the memory meanwhile: it is told, never signalled."""
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+    (root.parent / "gpu_processes.json").write_text(f"[{bystander.pid}]")
     job = gpu_job(root, f"open({str(gpu_memory)!r}, 'w').write('[9000000000, 9000000000]')", devices=2)
     verdict = wait_for_state(job, "succeeded", "failed").verdict or {}
     assert verdict["device_memory"]["GPU-0"] == {"before": 1000, "after": 9000000000}
-    assert "device GPU-0 still holds" in job.log_path.read_text()
+    said = (
+        f"device GPU-0 still holds {9000000000 - 1000} bytes more than before; by processes {bystander.pid}, not ended"
+    )
+    assert said in job.log_path.read_text()
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()

@@ -254,7 +254,7 @@ def test_a_supervisor_that_is_told_to_end_ends_the_command_and_the_job_can_be_re
     wait_for(lambda: processes_of(job) == [], job)
 
 
-def test_a_kill_ends_a_run_whose_supervisor_hangs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_ends_a_run_whose_supervisor_hangs(root: Path) -> None:
     job = start(root, STUBBORN)
     wait_for_text(job.log_path, "at work", job)
     before = processes_of(job)
@@ -262,11 +262,7 @@ def test_a_kill_ends_a_run_whose_supervisor_hangs(root: Path, monkeypatch: pytes
     with pytest.raises(StoreError, match="has not ended within 1 s"):
         actions.stop(job, "stop", timeout_s=1)
     assert actions.stop(job, "kill", timeout_s=1).state == "cancelled"
-    # The one that dropped its environment was the supervisor's to know; it is in nobody's reach without it.
-    wait_for(lambda: sum(is_alive(pid) for pid in before) <= 1, job)
-    for pid in before:
-        if is_alive(pid):
-            kill(pid)
+    assert [pid for pid in before if is_alive(pid)] == []
 
 
 def test_a_launch_that_comes_second_breaks_nothing(root: Path) -> None:
@@ -326,6 +322,32 @@ if len(p.read_text()) < 3: os.kill(os.getpid(), signal.SIGKILL)
     assert (found.state, found.attempt) == ("succeeded", 3)
     assert [(v["state"], v["reason"]) for v in job.attempts()] == [("failed", "killed")] * 2
     assert "trying again in 0 s (1 of 3)" in job.log_path.read_text()
+
+
+def test_a_stop_while_a_job_waits_to_be_tried_again_is_a_stop(root: Path) -> None:
+    killed = python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    job = start_with(root, killed, {"max_retries": 3}, _FIRST_WAIT_S=60.0)
+    wait_for(lambda: "trying again" in job.log_path.read_text(), job)
+    found = actions.stop(job, "stop")
+    assert (found.state, found.why, found.attempt) == ("cancelled", "stopped as asked", 1)
+
+
+def test_a_failure_after_a_request_that_it_does_not_follow_from_is_a_failure(root: Path) -> None:
+    """Asked to end after a checkpoint, the command dies of something else before it comes to one."""
+    job = start(
+        root, python("import time; print('at', 'work', flush=True); time.sleep(2); raise MemoryError('no room')")
+    )
+    wait_for_text(job.log_path, "at work", job)
+    actions.stop(job, "after_checkpoint", timeout_s=0)
+    found = wait_for_state(job, "failed", "cancelled")
+    assert (found.state, (found.verdict or {})["reason"]) == ("failed", "host_memory")
+
+
+def test_a_word_of_an_earlier_attempt_says_nothing_of_a_later_one(root: Path) -> None:
+    job = new_job(root, python("raise SystemExit(3)"))
+    job.write_outcome({"error": "PoolError", "message": "of yesterday"})
+    actions.launch(job)
+    assert "yesterday" not in wait_for_state(job, "failed").why
 
 
 def test_a_failure_that_will_come_again_is_not_tried_again(root: Path) -> None:
