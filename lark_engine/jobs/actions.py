@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from lark_engine.errors import ConfigError, DeviceError, LarkError, ServerError, StoreError
 from lark_engine.jobs import verdicts
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # A supervisor does what is asked within its own times of grace; the way to a checkpoint may take longer.
 STOP_TIMEOUT_S = 60.0
+_DYING_S = 5.0
 _POLL_S = 0.1
 _REMOVED = ".removed"
 
@@ -57,7 +59,7 @@ def launch(job: Job) -> JobView:
     try:
         launcher_of(spec.launcher, spec.address).launch(job)
     except LarkError as error:
-        with contextlib.suppress(LarkError), _unsupervised(job):
+        with contextlib.suppress(LarkError), _unsupervised(job, wait_s=0):
             if job.done() is None:
                 job.write_done(verdicts.not_started(str(error)))
         if view(job).is_live:  # somebody else has started it at the same moment
@@ -245,11 +247,23 @@ def _end_on_cluster(job: Job, spec: JobSpec, request: Request) -> None:
 
 
 @contextlib.contextmanager
-def _unsupervised(job: Job) -> Iterator[None]:
-    """Hold the lock of a supervisor, so that none comes up meanwhile. Errors: `StoreError` when there is one."""
+def _unsupervised(job: Job, *, wait_s: float = _DYING_S) -> Iterator[None]:
+    """Hold the lock of a supervisor, so that none comes up meanwhile. Errors: `StoreError` when there is one.
+
+    `wait_s`: for one that is dying. The system frees its lock a moment after it counts as gone.
+    """
     with disk_errors(job.folder), job.lock_path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(f"{job.id} has a supervisor that lives; stop it first") from error
+        deadline = time.monotonic() + wait_s
+        while not _is_locked_by_us(file):
+            if time.monotonic() > deadline:
+                raise StoreError(f"{job.id} has a supervisor that lives; stop it first")
+            time.sleep(_POLL_S)
         yield
+
+
+def _is_locked_by_us(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

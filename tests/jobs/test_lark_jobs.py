@@ -19,7 +19,17 @@ from lark_engine.jobs.status import JobView, list_jobs, view
 from lark_engine.store.events import EventLog, EventReader, JobLink, Progress, link_job
 from lark_engine.store.workspace import Workspace
 from tests.fake_server import FakeServer
-from tests.jobs.kit import command_pid, kill, processes_of, supervisor_pid, wait_for, wait_for_state, write_pool
+from tests.jobs.kit import (
+    command_pid,
+    kill,
+    new_job,
+    processes_of,
+    python,
+    supervisor_pid,
+    wait_for,
+    wait_for_state,
+    write_pool,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -280,6 +290,26 @@ def test_a_command_that_succeeds_in_a_terminal_names_what_it_made(root: Path, po
     [pool] = Workspace(root).list("pools")
     assert (found.state, (found.verdict or {})["artifacts"]) == ("succeeded", [f"pools/{pool.id}"])
     assert "LARK_JOB_ID" not in os.environ
+
+
+def test_the_lock_of_a_supervisor_that_is_dying_is_waited_for_and_that_of_one_that_lives_is_not(root: Path) -> None:
+    """A process counts as gone a moment before the system frees what it held."""
+    job = new_job(root, python("pass"))
+    code = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print('x', flush=True); "
+    )
+    for seconds, ends in ((1.0, True), (60.0, False)):
+        holder = subprocess.Popen(
+            [sys.executable, "-c", f"{code}time.sleep({seconds})", str(job.lock_path)], stdout=subprocess.PIPE
+        )
+        assert holder.stdout is not None and holder.stdout.readline() == b"x\n"
+        if ends:
+            actions._end_without_supervisor(job, "kill")
+        else:
+            with pytest.raises(StoreError, match="has a supervisor that lives"):
+                actions.remove(job)
+        holder.kill()
+        holder.wait()
 
 
 @pytest.mark.parametrize(
