@@ -35,6 +35,11 @@ def command_of(artifact: Artifact, workspace: Workspace) -> list[str] | None:
     return ["lark", *words, "--workspace", str(workspace.root)] if words else None
 
 
+def select_command(config: SelectConfig, scores: Artifact, pool: Artifact, workspace: Workspace) -> list[str]:
+    """The command that makes a selection with these options."""
+    return ["lark", *_select_words(scores.id, pool.id, config.identity()), "--workspace", str(workspace.root)]
+
+
 def shell_line(command: list[str]) -> str:
     """A command as it is typed into a shell, for people: nothing of ours goes through one.
 
@@ -57,8 +62,11 @@ def _scores(artifact: Artifact) -> list[str] | None:
 
 
 def _selection(artifact: Artifact) -> list[str]:
-    options = _options(SelectConfig, artifact.manifest.config)
-    return ["select", "--scores", _input(artifact, "scores"), "--pool", _input(artifact, "pool"), *options]
+    return _select_words(_input(artifact, "scores"), _input(artifact, "pool"), artifact.manifest.config)
+
+
+def _select_words(scores: str, pool: str, values: Mapping[str, Any]) -> list[str]:
+    return ["select", "--scores", scores, "--pool", pool, *_options(SelectConfig, values)]
 
 
 def _checkpoint(artifact: Artifact) -> list[str]:

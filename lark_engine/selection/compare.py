@@ -58,7 +58,12 @@ def compare(a: Kept, b: Kept) -> dict[str, Any]:
     }
 
 
-def _weight_change(a: Kept, b: Kept, prob_a: Floats) -> dict[str, float | None]:
+def weight_changes(a: Kept, b: Kept) -> Floats:
+    """½ Σ|q_a − q_b| of every problem that either keeps, up to the last of them; NaN for the others."""
+    return _changes(a, b, a.prob_by_key.take(b.key, mode="clip"))
+
+
+def _changes(a: Kept, b: Kept, prob_a: Floats) -> Floats:
     """½ Σ|q_a − q_b| = 1 − Σ min(q_a, q_b), because both sum to 1; `prob_a`: of the rows of `b`, -1 if not kept."""
     num_problems = max(len(a.num_kept_N), len(b.num_kept_N))
     common_M = np.clip(prob_a, 0.0, b.prob, out=prob_a)
@@ -66,7 +71,12 @@ def _weight_change(a: Kept, b: Kept, prob_a: Floats) -> dict[str, float | None]:
     kept_N = np.zeros(num_problems, dtype=bool)
     for kept in (a, b):
         kept_N[: len(kept.num_kept_N)] |= kept.num_kept_N > 0
-    change_N = np.clip(1.0 - common_N[kept_N], 0.0, 1.0)
+    return np.where(kept_N, np.clip(1.0 - common_N, 0.0, 1.0), np.nan)
+
+
+def _weight_change(a: Kept, b: Kept, prob_a: Floats) -> dict[str, float | None]:
+    change_N = _changes(a, b, prob_a)
+    change_N = change_N[~np.isnan(change_N)]
     if not len(change_N):
         return {"mean": None, "p90": None, "share_changed": None}
     return {

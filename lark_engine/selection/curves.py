@@ -49,6 +49,22 @@ def budget_curves(frame: SelectionFrame, config: SelectConfig) -> BudgetCurves:
     )
 
 
+def knee(cost: Floats, gain: Floats) -> int | None:
+    """The place where a curve bends most: farthest from the line between its first and its last point.
+
+    Both are scaled to [0, 1] (Satopää et al. 2011, "Finding a kneedle in a haystack", without smoothing). None when
+    the curve has fewer than three points, one that is not finite, no extent, or no bend.
+    """
+    if len(cost) < 3 or not (np.isfinite(cost).all() and np.isfinite(gain).all()):
+        return None
+    width, height = cost[-1] - cost[0], gain[-1] - gain[0]
+    if width <= 0 or height == 0:
+        return None
+    apart = np.abs((gain - gain[0]) / height - (cost - cost[0]) / width)
+    place = int(apart.argmax())
+    return place if apart[place] > 1e-6 else None
+
+
 def _all_budgets(ranked: RankedEnergies, config: SelectConfig) -> BudgetSums:
     if config.rule == "chi2" and config.mode != "temperature":
         return chi2.all_budgets(ranked, config.sharpness if config.mode == "sharpness" else 1.0)

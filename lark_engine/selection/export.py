@@ -36,11 +36,14 @@ def export(train_file: Path, path: Path, train_format: TrainFormat = "messages")
         if train_format == "messages":
             shutil.copyfile(train_file, partial)
             return
-        with (
-            train_file.open(encoding="utf-8", newline="\n") as lines,
-            partial.open("w", encoding="utf-8", newline="\n") as file,
-        ):
-            file.writelines(map(_prompt_completion, lines))
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(as_prompt_completion(train_file))
+
+
+def as_prompt_completion(train_file: Path) -> Iterator[str]:
+    """The lines of a selection's train.jsonl in the format `prompt-completion`, one at a time."""
+    with train_file.open(encoding="utf-8", newline="\n") as lines:
+        yield from map(_prompt_completion, lines)
 
 
 def _lines(kept: pd.DataFrame, pool: Artifact, config: SelectConfig, id_type: IdType) -> Iterator[str]:

@@ -5,7 +5,7 @@ Gates come before the rule, and g_hat is recomputed among what they leave. Any e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -35,20 +35,28 @@ def apply_gates(candidates: Candidates, config: SelectConfig) -> Gated:
     Errors: `ConfigError` when a named teacher is not in the pool, or when a gate needs labels or token counts that
     the pool or the scores lack.
     """
-    _check(candidates, config)
     keep_NK = candidates.present_NK.copy()
     drops: dict[str, int] = {}
-    for reason, passes in _gates(candidates, config):
-        dropped_NK = keep_NK & ~passes()
+    for reason, dropped_NK in dropped_by_gate(candidates, config):
         if count := int(dropped_NK.sum()):
             drops[reason] = count
             keep_NK &= ~dropped_NK
-    if config.deduplicate:
-        duplicate_NK = _duplicates(candidates.hash_NK("response_hash"), keep_NK)
-        if count := int(duplicate_NK.sum()):
-            drops["duplicate_response"] = count
-            keep_NK &= ~duplicate_NK
     return Gated(keep_NK, drops)
+
+
+def dropped_by_gate(candidates: Candidates, config: SelectConfig) -> Iterator[tuple[str, Mask]]:
+    """Each gate of this config in turn: its reason, and which candidates [N, K] that were still there it takes out.
+
+    Errors: as `apply_gates`.
+    """
+    _check(candidates, config)
+    keep_NK = candidates.present_NK.copy()
+    for reason, passes in _gates(candidates, config):
+        dropped_NK = keep_NK & ~passes()
+        keep_NK &= ~dropped_NK
+        yield reason, dropped_NK
+    if config.deduplicate:
+        yield "duplicate_response", _duplicates(candidates.hash_NK("response_hash"), keep_NK)
 
 
 def energies(candidates: Candidates, keep_NK: Mask, config: SelectConfig) -> Floats:

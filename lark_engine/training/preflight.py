@@ -23,6 +23,7 @@ from lark_engine.models import free_device_memory, load_tokenizer
 from lark_engine.store.atomic import existing_parent
 from lark_engine.store.workspace import Workspace
 from lark_engine.training import checkpoints, sft
+from lark_engine.training.cost import held_bytes
 from lark_engine.training.examples import Example, MicroBatches, TrainLine, build_training_set, read_train_file
 from lark_engine.training.spec import TrainSpec
 from lark_engine.training.student import build_model
@@ -244,20 +245,11 @@ def _computed(examples: Sequence[Example], config: TrainConfig) -> int:
 
 
 def _held_bytes(num_weights: int, num_trained: int, spec: TrainSpec, *, moments: bool) -> float:
-    """Bytes of weights, gradients and, where asked for, AdamW's moments on one device.
-
-    Without DeepSpeed: what is trained is float32, a frozen base as it computes. DeepSpeed (Rajbhandari et al. 2020,
-    figure 1) computes with all weights in the config's precision, and shards gradients, float32 masters and moments
-    (stage 2 and 3), and the weights too (stage 3).
-    """
-    config = spec.config
-    compute = 2 if config.dtype == "bfloat16" else 4
-    moment_bytes = 8 * num_trained if moments else 0
-    if spec.deepspeed is None:
-        return (num_weights - num_trained) * compute + num_trained * 8 + moment_bytes
-    shards = config.num_processes
-    weights = num_weights * compute / (shards if spec.is_sharded else 1)
-    return weights + (num_trained * (4 + 4) + moment_bytes) / shards
+    """`held_bytes` of a run as its spec says."""
+    return held_bytes(
+        num_weights, num_trained, dtype=spec.config.dtype, shards=spec.config.num_processes if spec.deepspeed else None,
+        shards_weights=spec.is_sharded, moments=moments,
+    )  # fmt: skip
 
 
 def _reset_peak(on_gpu: bool) -> None:
