@@ -2,7 +2,7 @@
 
 One module for each group of commands:
 
-- pool: pool import, pool show
+- pool: pool import, pool show, pool flag
 - score: score
 - select: select
 - sweep: sweep

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, copy_file,
 from lark_engine.config import GenerateConfig, GradeConfig
 from lark_engine.errors import ConfigError
 from lark_engine.options import with_options
+from lark_engine.people import user_name
 from lark_engine.printing import one_line
 from lark_engine.store.workspace import Artifact, Workspace, read_json
 
@@ -118,7 +118,7 @@ def dispute_command(
             raise ConfigError("what is right? give --verdict correct, wrong or as-graded")
         correct = {"correct": True, "wrong": False, "as-graded": None}[verdict]
         key = SampleKey(problem, sample)
-        add_dispute(generations, key, correct=correct, author=author or _user(), reason=reason)
+        add_dispute(generations, key, correct=correct, author=author or user_name(), reason=reason)
     disputes = read_disputes(generations.path)
     typer.echo(f"{generations.id}: {len(disputes)} disputed verdict(s)")
     for dispute in disputes.values():
@@ -127,13 +127,6 @@ def dispute_command(
             f"  {one_line(dispute.problem_id)}:{dispute.sample_index} {said}, says {one_line(dispute.author)} "
             f"({dispute.created_at[:10]}): {one_line(dispute.reason)}"
         )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container whose user has no name
-        raise ConfigError("who says so? your user has no name here; give --author") from None
 
 
 def _publish(artifact: Artifact, folder: Path) -> None:

@@ -30,8 +30,10 @@ def _known_energy(name: str) -> str:
 
 
 Energy = Annotated[str, AfterValidator(_known_energy), Choices(energy_names)]
+_MOST = 2**31 - 1  # a count beyond it is a slip of the finger, and no array's index
 Rule = Literal["chi2", "top_b", "softmax", "best_teacher", "all"]
 Mode = Literal["budget", "sharpness", "temperature"]
+MOST_TAU = 1e6  # uniform weights long before: energies are of the order of 1
 
 
 class PoolConfig(StageConfig):
@@ -89,16 +91,18 @@ class SelectConfig(StageConfig):
     rule: Rule = option("chi2", "how energies become weights")
     energy: Energy = option("g_hat", "what candidates are ranked by")
     mode: Mode = option("budget", "chi2: paper rule at B, B with a sharpness, or one tau for all problems")
-    budget: int = option(3, "B, trajectories kept for each problem", ge=1, alias="B")
+    budget: int = option(3, "B, trajectories kept for each problem", ge=1, le=_MOST, alias="B")
     sharpness: float = option(1.0, "s = tau/tau_B (mode sharpness); below 1 sharper, above 1 flatter", ge=0.05, le=20)
-    tau: float | None = option(None, "chi2 temperature tau (mode temperature), or the softmax rule's tau", gt=0)
-    max_budget: int | None = option(None, "cap on the number kept (mode temperature)", ge=1)
+    tau: float | None = option(
+        None, "chi2 temperature tau (mode temperature), or the softmax rule's tau", gt=0, le=MOST_TAU
+    )
+    max_budget: int | None = option(None, "cap on the number kept (mode temperature)", ge=1, le=_MOST)
     teachers: tuple[str, ...] = option((), "keep only these teachers in the pool (g_hat is recomputed)")
     exclude_teachers: tuple[str, ...] = option((), "leave these teachers out (g_hat is recomputed)")
     correct_only: bool = option(False, "only candidates whose answer is known to be correct")
     drop_truncated: bool = option(False, "leave out candidates that were cut when they were scored")
-    min_response_tokens: int = option(0, "shortest response to keep, in tokens", ge=0)
-    max_response_tokens: int | None = option(None, "longest response to keep, in tokens", ge=1)
+    min_response_tokens: int = option(0, "shortest response to keep, in tokens", ge=0, le=_MOST)
+    max_response_tokens: int | None = option(None, "longest response to keep, in tokens", ge=1, le=_MOST)
     deduplicate: bool = option(False, "keep one of several identical responses to a problem")
     keep_zero_weight: bool = option(False, "write rows of weight 0 too, as the released code does")
     uniform_if_no_energy: bool = option(False, "a problem without a valid energy becomes uniform, as released")
@@ -113,7 +117,7 @@ class SelectConfig(StageConfig):
         None,
         "most tokens (prompt + response) of all kept trajectories; those with the least selection_prob give way "
         "first, and every problem keeps its best one",
-        ge=1,
+        ge=1, le=2**53,
     )  # fmt: skip
 
     # B is the paper's symbol and the released flag; recipes may write either.

@@ -8,7 +8,6 @@ rules said.
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lark_engine.errors import ConfigError, StoreError
 from lark_engine.store.atomic import disk_errors
 from lark_engine.store.lock import lock
-from lark_engine.store.rows import drop_torn_line, read_rows
+from lark_engine.store.rows import append_durably, read_rows
 from lark_engine.store.workspace import Artifact
 
 DISPUTES = "disputes.jsonl"
@@ -72,11 +71,7 @@ def add_dispute(
     )  # fmt: skip
     path = generations.path / DISPUTES
     with lock(generations.path / _LOCK_DIR), disk_errors(path):
-        drop_torn_line(path)
-        with path.open("ab") as file:
-            file.write(json.dumps(dispute.model_dump(), ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_durably(path, dispute.model_dump())
     return dispute
 
 

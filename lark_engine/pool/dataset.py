@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lark_engine.errors import StoreError
 from lark_engine.pool.staging import TRAJECTORIES
-from lark_engine.records import IdType, Trajectory
+from lark_engine.records import IdType, Message, Trajectory
 from lark_engine.store.workspace import Artifact
 
 if TYPE_CHECKING:
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 
 INDEX_COLUMNS = ["problem_id", "candidate_id", "teacher", "answer", "is_correct", "response_hash", "num_chars"]
 _TEXT_COLUMNS = ["problem_id", "candidate_id", "teacher", "prompt", "response", "answer", "is_correct", "extra"]
+
+
+class RowGroup(NamedTuple):
+    """Consecutive rows of a pool: the number of the first, and their texts."""
+
+    start: int
+    table: pa.Table
+
+    def trajectories(self, start: int, stop: int) -> list[Trajectory]:
+        """Those of rows start..stop of the pool that are in this group."""
+        first, last = max(start, self.start), min(stop, self.start + self.table.num_rows)
+        return list(map(_trajectory, self.table.slice(first - self.start, max(last - first, 0)).to_pylist()))
 
 
 class PoolData:
@@ -52,6 +65,35 @@ class PoolData:
         """
         table = pq.read_table(self._path, columns=INDEX_COLUMNS).to_pandas()
         return cast("pd.DataFrame", table.astype({"is_correct": "boolean"}))
+
+    def first_rows(self) -> pd.Series:
+        """The first row of every problem, by problem_id, in file order; a problem's rows follow each other."""
+        import pandas as pd
+
+        ids = pq.read_table(self._path, columns=["problem_id"], read_dictionary=["problem_id"])["problem_id"]
+        names = ids.combine_chunks().to_pandas()
+        begins = np.flatnonzero(~names.duplicated().to_numpy())
+        return pd.Series(begins, index=pd.Index(names.iloc[begins].astype(str), name="problem_id"), name="row")
+
+    def prompts(self, rows: Sequence[int]) -> Iterator[tuple[Message, ...]]:
+        """The prompts of `rows` (strictly ascending row numbers), without their responses, one row group at a time."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        groups = np.searchsorted(self._starts, wanted, side="right") - 1
+        with pq.ParquetFile(self._path, pre_buffer=False) as file:
+            for group in np.unique(groups):
+                table = file.read_row_group(int(group), columns=["prompt"], use_threads=False)
+                for text in table["prompt"].take(wanted[groups == group] - self._starts[group]):
+                    yield tuple(json.loads(text.as_py()))
+
+    def group_of(self, row: int) -> int:
+        """Which row group of the file holds a row."""
+        return int(np.searchsorted(self._starts, row, side="right")) - 1
+
+    def group(self, number: int) -> RowGroup:
+        """The rows that are stored, and therefore read, together: for who looks at one problem after the other."""
+        with pq.ParquetFile(self._path, pre_buffer=False) as file:
+            table = file.read_row_group(number, columns=_TEXT_COLUMNS, use_threads=False)
+        return RowGroup(int(self._starts[number]), table)
 
     def trajectories(self, rows: Sequence[int] | None = None) -> Iterator[Trajectory]:
         """The trajectories of `rows` (strictly ascending row numbers; None = all), reading one row group at a time."""

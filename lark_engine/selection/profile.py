@@ -41,15 +41,9 @@ def tau_histogram(frame: SelectionFrame, budget: int, num_bins: int = 40) -> His
     """
     edges = np.linspace(-2.0, 2.0, num_bins + 1)
     unit = frame.median_tau()
+    if unit <= 0:
+        return Histogram(edges, np.zeros(num_bins, dtype=np.intp))
     tau_N = frame.tau_NK[frame.ranked.num_valid_N > 0, min(budget, frame.ranked.num_columns) - 1]
     tau_N = tau_N[tau_N > 0]
-    if unit <= 0 or not len(tau_N):
-        return Histogram(edges, np.zeros(num_bins, dtype=np.intp))
     counts, _ = np.histogram(np.clip(np.log10(tau_N / unit), edges[0], edges[-1]), edges)
     return Histogram(edges, counts)
-
-
-def tau_place(frame: SelectionFrame, tau: float) -> float:
-    """Where a τ lies in units of the pool's median τ_3; NaN when the pool has no such unit."""
-    unit = frame.median_tau()
-    return tau / unit if unit > 0 else float("nan")

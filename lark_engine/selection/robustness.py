@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from lark_engine.config import SelectConfig
+from lark_engine.config.selection import MOST_TAU
 from lark_engine.errors import ConfigError
 from lark_engine.selection.compare import compare
 from lark_engine.selection.frame import SelectionFrame, Solution
@@ -45,7 +46,8 @@ def neighbors(config: SelectConfig, num_columns: int) -> list[Variant]:
                 found.append(Variant(f"s {sign} {STEP:g}", _with(config, mode="sharpness", sharpness=sharpness)))
     if config.tau is not None:
         for factor, sign in ((1 / STEP, "÷"), (STEP, "×")):
-            found.append(Variant(f"τ {sign} {STEP:g}", _with(config, tau=config.tau * factor)))
+            if 0 < config.tau * factor <= MOST_TAU:
+                found.append(Variant(f"τ {sign} {STEP:g}", _with(config, tau=config.tau * factor)))
     return found
 
 
@@ -87,4 +89,6 @@ def robustness(
 def _with(config: SelectConfig, **changes: object) -> SelectConfig:
     """The config with some fields changed, checked anew."""
     given = {name: getattr(config, name) for name in config.model_fields_set}
+    if changes.get("energy", config.energy) != "random":
+        given.pop("seed", None)
     return SelectConfig.model_validate({**given, **changes})

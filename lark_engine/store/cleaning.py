@@ -29,7 +29,7 @@ from lark_engine.store.workspace import KINDS, MANIFEST, SCHEMA_VERSION, Kind, M
 
 TRASH = ".trash-"
 _ANY_LOCK = ".*lock"
-_DISPUTES = "disputes.jsonl"
+_NOTES = ("disputes.jsonl", "flags.jsonl")  # of people, and nowhere else
 # Beside PARTIAL files: a stage's own scratch. Only of these kinds is `resume/` scratch.
 _SCRATCH = ("parts", "token_stats/.tokens-*")
 _RESUMED: tuple[Kind, ...] = ("checkpoints", "pools")
@@ -88,7 +88,7 @@ def _folder(root: Path, kind: Kind, path: Path) -> Folder | None:
         return Folder(path=path, changed_at=math.inf, kind=kind, state="damaged")
     artifact = read_artifact(path)
     entry = measure(root, path)
-    shared: dict[str, Any] = {**vars(entry), "kind": kind, "is_disputed": (path / _DISPUTES).exists()}
+    shared: dict[str, Any] = {**vars(entry), "kind": kind, "has_notes": any((path / name).exists() for name in _NOTES)}
     if artifact is not None and artifact.kind == kind:
         leftovers = tuple(measure(root, left) for left in _leftovers(kind, path))
         return Folder(**shared, state="finished", manifest=artifact.manifest, leftovers=leftovers)

@@ -9,7 +9,7 @@
     unused       on request: finished artifacts that no result needs
 
 The rule of `unused`: what stays, stays with all that it was made from. These stay of themselves: grades and sweeps
-(they are the results), generations that people have disputed, whatever changed within `older_than_s`, pools, students
+(they are the results), what people have disputed or flagged, whatever changed within `older_than_s`, pools, students
 and benchmarks unless their kind is named (their sources may be gone), and with kinds named every other kind. "Made
 from" is more than a manifest's `inputs`: an id, a fingerprint or a folder's name anywhere in its config or identity
 counts too, for a student given as a path, or held-out data, stands only there. What lies outside the workspace and
@@ -121,7 +121,7 @@ class Folder(Entry):
     kind: Kind
     state: Literal["finished", "unfinished", "damaged"]
     manifest: Manifest | None = None
-    is_disputed: bool = False
+    has_notes: bool = False
     leftovers: tuple[Entry, ...] = ()
 
 
@@ -171,7 +171,7 @@ def plan_cleaning(found: Survey, policy: Policy) -> list[Removal]:
     old = {f.path for f in found.folders if found.age_s(f.changed_at) > policy.older_than_s}
     unfinished = [
         f for f in found.folders
-        if f.state == "unfinished" and not f.is_held and not f.is_disputed and f.path in old and f.path not in needed
+        if f.state == "unfinished" and not f.is_held and not f.has_notes and f.path in old and f.path not in needed
     ]  # fmt: skip
     chosen: list[Removal] = []
 
@@ -218,7 +218,7 @@ def _unused(
     finished = [f for f in found.folders if f.state == "finished"]
     own = {
         f.path for f in finished
-        if f.path not in old or f.is_disputed or f.kind in reserved or f.kind not in policy.removable
+        if f.path not in old or f.has_notes or f.kind in reserved or f.kind not in policy.removable
     }  # fmt: skip
     roots = own | {f.path for f in found.folders if f.state == "damaged"} | {f.path for f in resumable}
     links = {f.path for f in finished if f.link_to is not None}

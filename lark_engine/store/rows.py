@@ -55,6 +55,15 @@ class RowLog:
         self.close()
 
 
+def append_durably(path: Path, row: dict[str, Any]) -> None:
+    """Append one row behind the last whole one, and have it on the disk before this returns. Hold the folder's lock."""
+    drop_torn_line(path)
+    with path.open("ab") as file:
+        file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def drop_torn_line(path: Path) -> None:
     """Cut an unfinished last line (no newline at its end) off a file; a missing file is left missing."""
     if not path.exists() or path.stat().st_size == 0:

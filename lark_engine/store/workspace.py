@@ -276,8 +276,8 @@ def _finish(plan: Plan, draft: Draft, wall_s: float) -> None:
 
 
 def _is_product(relative: Path) -> bool:
-    """Logs, resume state, token statistics, and grades and disputes of generations may change after the end."""
-    growing = {_SCRATCH, "grades", "resume", "logs", "token_stats", "disputes.jsonl"}
+    """Logs, resume state, token statistics, and what people note (grades, disputes, flags) may change after the end."""
+    growing = {_SCRATCH, "grades", "resume", "logs", "token_stats", "disputes.jsonl", "flags.jsonl"}
     return relative.parts[0] not in growing and relative.suffix != ".log"
 
 

@@ -16,8 +16,10 @@ from safetensors import SafetensorError, safe_open
 
 from lark_engine.architecture import lora_targets
 from lark_engine.config import TrainConfig
+from lark_engine.store.events import last_event
 from lark_engine.store.workspace import Artifact
 from lark_engine.training.checkpoints import estimated_bytes
+from lark_engine.training.spec import EVENTS
 
 # Dense bfloat16 throughput in FLOP/s, from the makers' data sheets, and the share of it that training reaches.
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L40S": 362e12, "RTX 4090": 165e12}
@@ -65,8 +67,9 @@ def training_cost(
     width = config.pack_length or config.max_length
     memory = checkpoint = None
     if size is not None and (num_trained := trained_weights(size, config)) is not None:
+        added = num_trained if config.method == "lora" else 0
         memory = held_bytes(
-            size.num_weights, num_trained, dtype="bfloat16" if config.dtype == "auto" else config.dtype,
+            size.num_weights + added, num_trained, dtype="bfloat16" if config.dtype == "auto" else config.dtype,
             shards=config.num_processes if config.deepspeed else None,
             shards_weights=bool(config.deepspeed and config.deepspeed.startswith("zero3")),
         )  # fmt: skip
@@ -106,21 +109,36 @@ def held_bytes(
     return weights + (num_trained * (4 + 4) + moment_bytes) / shards
 
 
-def measured_rate(checkpoints: Iterable[Artifact], student: object, method: str) -> Rate | None:
-    """The speed of the longest run of this student by this method among the checkpoints; loading is part of it."""
+def measured_rate(
+    checkpoints: Iterable[Artifact], student: object, method: str, num_devices: int = 1
+) -> Rate | None:  # fmt: skip
+    """The speed that the longest run of this student by this method logged; of its wall time where it logged none.
+
+    For another number of devices than it had, as if each were as fast.
+    """
     runs = [
         artifact
         for artifact in checkpoints
-        if artifact.manifest.config.get("method") == method
+        if student is not None
+        and artifact.manifest.config.get("method") == method
         and artifact.manifest.identity.get("student") == student
         and artifact.manifest.counts.get("tokens_seen", 0) > 0
         and artifact.manifest.wall_s > 0
     ]
     if not runs:
         return None
-    longest = max(runs, key=lambda artifact: artifact.manifest.wall_s)
-    rate = longest.manifest.counts["tokens_seen"] / longest.manifest.wall_s
-    return Rate(rate, f"measured: {rate:,.0f} tokens/s in {longest.id} on {longest.manifest.device or 'this machine'}")
+    longest = max(runs, key=lambda artifact: artifact.manifest.counts["tokens_seen"])
+    counts, run = longest.manifest.counts, longest.manifest.config
+    rate = counts["tokens_seen"] / longest.manifest.wall_s
+    # A resumed run's wall time is that of its last part; what it logged of its speed is right for all of it.
+    logged = (last_event(longest.path / EVENTS) or {}).get("rate")
+    if isinstance(logged, int | float) and logged > 0 and counts.get("num_steps"):
+        rate = logged * counts["tokens_seen"] / counts["num_steps"]
+    processes = int(run.get("nproc_per_node", 1)) * int(run.get("nnodes", 1))
+    basis = f"measured: {rate:,.0f} tokens/s in {longest.id} on {longest.manifest.device or 'this machine'}"
+    if num_devices != processes:
+        basis += f", scaled from {processes} to {num_devices} device{'s' if num_devices > 1 else ''}"
+    return Rate(rate * num_devices / processes, basis)
 
 
 def tabled_rate(size: StudentSize | None, config: TrainConfig, device: str, num_devices: int) -> Rate | None:

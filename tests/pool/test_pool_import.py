@@ -77,6 +77,8 @@ def test_row_groups_are_bounded_in_rows_and_in_bytes(write, load, monkeypatch):
     assert metadata.row_group(0).column(0).compression == "ZSTD"
     assert [t.candidate_id for t in pool.trajectories([0, 3, 4, 8])] == [0, 3, 4, 2]
     assert list(pool.trajectories([])) == []
+    assert [prompt[-1]["content"] for prompt in pool.prompts([0, 3, 4, 8])] == ["What is 0 + 1?"] * 3 + ["q"]
+    assert list(pool.prompts([])) == []
 
 
 def test_reading_rows_that_do_not_ascend_or_exist_is_our_own_mistake(write, load):

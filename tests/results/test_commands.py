@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from graded import finished
 from typer.testing import CliRunner
 
 from lark_engine.cli import app
-from lark_engine.results.commands import command_of, shell_line
+from lark_engine.cli.words import whole_command
+from lark_engine.config import PoolConfig, SelectConfig
+from lark_engine.pool.importer import import_pool
+from lark_engine.results.commands import command_of, select_command, shell_line
 from lark_engine.results.lineage import Lineage
 from lark_engine.results.stale import Staleness
-from lark_engine.store.workspace import Artifact, Workspace
+from lark_engine.scoring.parts import SCORES
+from lark_engine.selection.select import plan_select
+from lark_engine.store.workspace import Artifact, Plan, Workspace
 
 
 def lark(*words: str) -> str:
@@ -136,3 +144,96 @@ def test_a_merged_checkpoint_is_merged_again_and_released_scores_have_no_command
     assert Staleness(Lineage(workspace)).of(merged) == []
     released = finished(workspace, "scores", "lark_ghat", {}, identity={"file": "abc"})
     assert command_of(released, workspace) is None
+
+
+SCORED_ENERGIES = ("-nll", "+nll", "-rsr", "-brier", "+rho", "-num_response_tokens", "+num_response_tokens", "random")
+SELECTIONS: list[dict[str, Any]] = [
+    {},
+    {"budget": 1},
+    {"mode": "sharpness", "sharpness": 0.3, "budget": 2},
+    {"mode": "sharpness", "sharpness": 1.2345678901234567},
+    {"mode": "sharpness"},
+    {"mode": "temperature", "tau": 1e-05},
+    {"mode": "temperature", "tau": 0.01, "max_budget": 2},
+    {"rule": "top_b", "budget": 2},
+    {"rule": "softmax", "tau": 0.2, "budget": 2},
+    {"rule": "best_teacher"},
+    {"rule": "all"},
+    *({"energy": energy} for energy in SCORED_ENERGIES),
+    {"rule": "top_b", "energy": "random", "seed": 7},
+    {"exclude_teachers": ("-b=c",)},
+    {"exclude_teachers": ("-b=c", "two words'\"$(x)")},
+    {"teachers": ("a", "--scores")},
+    {"correct_only": True, "drop_truncated": True, "deduplicate": True},
+    {"min_response_tokens": 10, "max_response_tokens": 4000},
+    {"max_teacher_share": 0.5},
+    {"max_train_tokens": 2500, "rule": "top_b"},
+    {"max_teacher_share": 0.6, "max_train_tokens": 2500, "mode": "sharpness", "sharpness": 2.0},
+    {"keep_zero_weight": True},
+    {"uniform_if_no_energy": True},
+]
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Artifact, Artifact]:
+    """A pool whose teachers have awkward names, and its scores without a model, in a folder with an awkward name."""
+    store = Workspace(tmp_path_factory.mktemp("select") / "a cache's folder")
+    teachers = ("a", "-b=c", "two words'\"$(x)", "--scores")
+    rows = [
+        {"problem_id": str(p), "candidate_id": c, "teacher": teachers[c], "is_correct": c < 3,
+         "messages": [{"role": "user", "content": f"{p}?"}, {"role": "assistant", "content": f"so {c}" * (c + 1)}]}
+        for p in range(6) for c in range(4)
+    ]  # fmt: skip
+    source = store.root.parent / "pool.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pool = import_pool(PoolConfig(source=str(source), name="pool"), store)
+    rng = np.random.default_rng(0)
+    nll, brier = rng.uniform(0.2, 1.0, (2, len(rows)))
+    table = pd.DataFrame({
+        "problem_id": [row["problem_id"] for row in rows], "candidate_id": [row["candidate_id"] for row in rows],
+        "teacher": [row["teacher"] for row in rows], "num_prompt_tokens": 20,
+        "num_response_tokens": rng.integers(50, 400, len(rows)), "truncated": rng.random(len(rows)) < 0.1,
+        "nll": nll, "brier": brier, "mean_rank": rng.uniform(1, 5, len(rows)), "entropy": nll,
+    })  # fmt: skip
+    plan = Plan(kind="scores", name="pool@student", fingerprint="0123456789ab", config={}, inputs={"pool": pool.ref})
+    scores = store.build(plan, lambda draft: table.to_parquet(draft.path / SCORES, index=False))
+    return store, scores, pool
+
+
+@pytest.mark.parametrize("options", SELECTIONS, ids=str)
+def test_the_command_of_a_selection_makes_the_one_that_was_planned(
+    scored: tuple[Workspace, Artifact, Artifact], options: dict[str, Any]
+) -> None:
+    store, scores, pool = scored
+    config = SelectConfig(**options)
+    planned = plan_select(config, scores, pool)
+    command = select_command(config, scores, pool, store)
+    assert command[:2] == ["lark", "select"]
+    assert whole_command(command, store) == command  # a job takes it as it is
+    assert shlex.split(shell_line(command)) == command  # and so does a shell
+    assert planned.id in lark(*command[1:])
+    made = store.find(planned)
+    assert made is not None
+    assert made.manifest.config == config.identity()
+    # Saved or not, it says the same of itself.
+    assert command_of(made, store) == command
+
+
+def test_different_selections_have_different_commands(scored: tuple[Workspace, Artifact, Artifact]) -> None:
+    store, scores, pool = scored
+    configs = [SelectConfig(**options) for options in SELECTIONS]
+    commands = {tuple(select_command(config, scores, pool, store)) for config in configs}
+    assert len(commands) == len({plan_select(config, scores, pool).fingerprint for config in configs})
+    assert len(commands) == len(SELECTIONS)
+
+
+def test_a_command_names_only_what_differs_from_the_default(scored: tuple[Workspace, Artifact, Artifact]) -> None:
+    store, scores, pool = scored
+    place = ["--workspace", str(store.root)]
+    inputs = ["lark", "select", "--scores", scores.id, "--pool", pool.id]
+    assert select_command(SelectConfig(), scores, pool, store) == [*inputs, *place]
+    config = SelectConfig(budget=8, energy="-nll", exclude_teachers=("a", "-b=c"), correct_only=True)
+    assert select_command(config, scores, pool, store) == [
+        *inputs, "--energy", "-nll", "--budget", "8", "--exclude-teachers", "a", "--exclude-teachers", "-b=c",
+        "--correct-only", *place,
+    ]  # fmt: skip

@@ -9,7 +9,7 @@ from scored_pools import random_table, ranked_by_rho
 
 from lark_engine.config import SelectConfig
 from lark_engine.selection.candidates import Candidates
-from lark_engine.selection.compare import compare, kept_of_tables
+from lark_engine.selection.compare import compare, kept_of_tables, weight_changes
 from lark_engine.selection.frame import SelectionFrame
 from lark_engine.selection.select import kept_table
 
@@ -77,3 +77,40 @@ def test_empty_selections_overlap_wholly() -> None:
     result = compare(*kept_of_tables(empty, empty))
     assert result["overlap"] == 1.0
     assert result["weight_change"]["mean"] is None
+
+
+def test_weight_changes_of_each_problem_by_hand() -> None:
+    """Problem 0: 3/4 and 1/4 become 1; problem 1 does not change; problem 2 has no score; problem 3 is kept once."""
+    candidates = ranked_by_rho(
+        [
+            [("a", 4.0), ("b", 2.0), ("a", 1.0)],
+            [("b", 1.0)],
+            [("a", float("nan"))],
+            [("b", 1.0), ("b", 0.5)],
+        ]
+    )
+    gated = SelectConfig(energy="+rho", budget=1, exclude_teachers=("b",))
+    frame = SelectionFrame(candidates, SelectConfig(energy="+rho"))
+    two, one = (frame.solve(SelectConfig(energy="+rho", budget=budget)).kept for budget in (2, 1))
+    without_b = SelectionFrame(candidates, gated).solve(gated).kept
+    np.testing.assert_allclose(weight_changes(two, one), [0.25, 0.0, np.nan, 0.0], atol=1e-12)
+    np.testing.assert_allclose(weight_changes(one, two), [0.25, 0.0, np.nan, 0.0], atol=1e-12)
+    np.testing.assert_allclose(weight_changes(one, without_b), [0.0, 1.0, np.nan, 1.0], atol=1e-12)
+    # Up to the last problem that either keeps: none of b's is left here.
+    np.testing.assert_allclose(weight_changes(without_b, without_b), [0.0], atol=1e-12)
+
+
+def test_weight_changes_of_nothing_are_none() -> None:
+    config = SelectConfig()
+    empty = SelectionFrame(Candidates(random_table(1).iloc[:0]), config).solve(config).kept
+    assert weight_changes(empty, empty).tolist() == []
+
+
+def test_weight_changes_leave_both_selections_as_they_were() -> None:
+    frame = SelectionFrame(Candidates(random_table(5)), SelectConfig())
+    a, b = (frame.solve(SelectConfig(budget=budget)).kept for budget in (2, 4))
+    before = [kept.prob.tolist() for kept in (a, b)]
+    first = weight_changes(a, b)
+    assert [kept.prob.tolist() for kept in (a, b)] == before
+    np.testing.assert_array_equal(weight_changes(a, b), first)
+    assert np.nanmean(first) == pytest.approx(compare(a, b)["weight_change"]["mean"])

@@ -13,7 +13,7 @@ from lark_engine.config import SelectConfig
 from lark_engine.errors import ConfigError
 from lark_engine.scoring.criteria import g_hat
 from lark_engine.selection.candidates import Candidates
-from lark_engine.selection.curves import budget_curves
+from lark_engine.selection.curves import budget_curves, knee
 from lark_engine.selection.diagnostics import diagnose
 from lark_engine.selection.frame import SelectionFrame, Solution
 from lark_engine.selection.select import kept_table
@@ -139,6 +139,38 @@ def test_rules_without_a_budget_of_ranks_have_no_curve() -> None:
     ):
         with pytest.raises(ConfigError, match="has no curve over budgets"):
             budget_curves(SelectionFrame(Candidates(random_table(1)), config), config)
+
+
+@pytest.mark.parametrize(
+    ("cost", "gain", "place"),
+    [
+        ([0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 0.7, 0.9, 0.95, 1.0], 1),  # 0.45, 0.4 and 0.2 above the line
+        ([0.0, 1.0, 2.0, 3.0, 4.0], [1.0, 0.3, 0.1, 0.05, 0.0], 1),  # the same, falling
+        ([1.0, 2.0, 4.0], [0.0, 0.1, 1.0], 1),  # below the line
+        ([1.0, 1.0, 2.0, 3.0], [0.0, 0.0, 2.0, 2.0], 2),  # a budget that adds nothing has the place of the last
+        ([100.0, 200.0, 300.0, 400.0], [-2.0, -1.0, -0.5, -0.4], 1),
+    ],
+)
+def test_the_knee_is_farthest_from_the_line_between_the_ends(cost: list[float], gain: list[float], place: int) -> None:
+    assert knee(np.array(cost), np.array(gain)) == place
+
+
+@pytest.mark.parametrize(
+    ("cost", "gain"),
+    [
+        ([], []),
+        ([1.0], [1.0]),
+        ([1.0, 2.0], [0.0, 1.0]),
+        ([1.0, 2.0, 3.0], [0.0, float("nan"), 1.0]),
+        ([1.0, float("inf"), 3.0], [0.0, 0.5, 1.0]),
+        ([1.0, 2.0, 1.0], [0.0, 0.5, 1.0]),  # no width
+        ([3.0, 2.0, 1.0], [0.0, 0.5, 1.0]),  # cost that falls
+        ([1.0, 2.0, 3.0], [1.0, 0.5, 1.0]),  # no height
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]),  # a line
+    ],
+)
+def test_a_curve_without_a_bend_has_no_knee(cost: list[float], gain: list[float]) -> None:
+    assert knee(np.array(cost), np.array(gain)) is None
 
 
 def test_the_unit_of_tau_is_the_pools_median() -> None:

@@ -191,7 +191,7 @@ def graphs(draw: st.DrawFn) -> tuple[Survey, Policy]:
             Folder(
                 path=path, kind=kind, state=state, manifest=None if state == "unfinished" else manifest,
                 changed_at=draw(st.sampled_from([0.0, 95.0, 120.0])),
-                is_disputed=kind == "evals" and draw(st.booleans()),
+                has_notes=kind in ("evals", "pools") and draw(st.booleans()),
             )
         )  # fmt: skip
     kinds = draw(st.lists(st.sampled_from([k for k in KINDS if k not in ("grades", "sweeps")]), max_size=3))
@@ -215,5 +215,5 @@ def test_whatever_stays_stays_with_all_that_it_was_made_from(case: tuple[Survey,
             assert source not in order or order[folder.path] < order[source]
         if folder.state == "damaged" or (folder.state == "finished" and folder.kind in ("grades", "sweeps")):
             assert not {folder.path, *folder.path.parents} & order.keys()
-        if folder.changed_at > 90 or folder.is_disputed:
+        if folder.changed_at > 90 or folder.has_notes:
             assert folder.path not in order
