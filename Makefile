@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.txt pyproject.toml Makefile
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo app test check fix bench
+.PHONY: help install demo app test check fix bench chromium screenshots
 .DEFAULT_GOAL := help
 
 help: ## what can be done here
@@ -28,9 +28,19 @@ demo: $(STAMP) ## the whole pipeline on the embedded pool with a real 135M stude
 app: $(STAMP) ## the dashboard on ./cache
 	$(BIN)/lark serve
 
-test: $(STAMP) ## all tests, quick ones first
+test: $(STAMP) chromium ## all tests, quick ones first
 	$(BIN)/python -m pytest -m "not slow"
 	$(BIN)/python -m pytest -m slow
+
+chromium: ## the browser of the dashboard's tests, installed where that is allowed
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+	  as_root=$$(test "$$(id -u)" = 0 || echo "sudo -n"); \
+	  command -v apt-get >/dev/null && $$as_root true 2>/dev/null && $$as_root apt-get update -qq && \
+	  $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; \
+	} || echo "make: no Chromium, and it cannot be installed from here; the tests in a browser are left out. Install it: sudo apt-get install chromium"
+
+screenshots: $(STAMP) chromium ## the README's pictures, made anew from the demo's workspace
+	$(BIN)/python docs/screenshots.py
 
 check: $(STAMP) ## format, lint and types
 	$(BIN)/ruff format --check .
@@ -41,10 +51,11 @@ fix: $(STAMP) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## measured claims: import, golden numbers, selection, jobs, scoring, training, generation (over an hour)
+bench: $(STAMP) chromium ## measured claims: import, golden numbers, selection, dashboard, jobs, scoring, training, generation (over an hour)
 	$(BIN)/python benchmarks/pool_import.py
 	$(BIN)/python benchmarks/golden.py
 	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python -m benchmarks.dashboard
 	$(BIN)/python benchmarks/jobs.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/training.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 
 
@@ -85,3 +86,41 @@ def method(name: str) -> str:
 def words(reason: str) -> str:
     """`no_boxed_answer` as `no boxed answer`."""
     return reason.replace("_", " ")
+
+
+def plain_markdown(text: str) -> str:
+    """Untrusted text for a place where Streamlit reads Markdown (labels, options): every sign stands for itself.
+
+    Besides the signs of Markdown this breaks up what becomes an icon, a link or an e-mail address by itself.
+    """
+    escaped = re.sub(r"([\\`*_{}\[\]()#+\-.!|~$<>&:@/^=\"'])", r"\\\1", " ".join(text.split()))
+    escaped = escaped.replace(":", ":\u2060").replace("\\@", "\u2060\\@")
+    return re.sub(r"(?<=w)(?=ww)", "\u2060", escaped, flags=re.IGNORECASE)
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """`6.68`, with a true minus sign; a dash for what is not known."""
+    return numeral(value, f",.{digits}f")
+
+
+def signed(value: float | None, digits: int) -> str:
+    """`+1.925`, with a true minus sign; a dash for what is not known."""
+    return numeral(value, f"+,.{digits}f")
+
+
+def numeral(value: float | None, spec: str) -> str:
+    """A number in a format of Python, with a true minus sign; a dash for what is not known or not finite."""
+    return "–" if value is None or not math.isfinite(value) else format(value, spec).replace("-", "−")
+
+
+def compact(value: float) -> str:
+    """`950`, `12.3 k`, `22.1 M`, `1.05 B`: three digits."""
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}" if abs(value) < 999.5 * size else f"{value / size:,.0f}{unit}"
+    return f"{value:,.0f}"
+
+
+def signed_compact(value: float) -> str:
+    """`+1.2 M`, `−310`."""
+    return f"{'−' if value < 0 else '+'}{compact(abs(value))}"

@@ -1,7 +1,14 @@
-"""The dashboard's entry script: page list and shell, nothing else. Start it with `lark serve`."""
+"""The dashboard as a web application: Streamlit's pages, and the files that do not go through them.
+
+Start it with `lark serve`, or `streamlit run app/main.py` from any folder.
+"""
 
 import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # Streamlit puts this folder on the path, not the source tree
@@ -9,20 +16,15 @@ if str(ROOT) not in sys.path:  # Streamlit puts this folder on the path, not the
 
 import streamlit as st  # noqa: E402
 
-from app import widgets  # noqa: E402
-from app.loaders import load_health  # noqa: E402
-from app.session import current_workspace  # noqa: E402
+from app.files import HOST_CHECK, ROUTES  # noqa: E402
+from app.read_ahead import read_ahead  # noqa: E402
 
-STATIC = ROOT / "app" / "static"
-PAGES = ROOT / "pages"
 
-st.set_page_config(page_icon=str(STATIC / "icon.svg"), layout="wide")  # a local icon: no request to a font server
-st.logo(str(STATIC / "logo.svg"), icon_image=str(STATIC / "icon.svg"), size="large")
-st.html(STATIC / "lark.css")
-pages = [st.Page(PAGES / "overview.py", title="Overview", icon=":material/space_dashboard:", default=True)]
-current = st.navigation(pages, expanded=True)
-if len(pages) == 1:  # Streamlit draws no menu for a single page
-    st.sidebar.page_link(pages[0])
-workspace = current_workspace()
-st.sidebar.html(widgets.environment(workspace.root, load_health(workspace)))
-current.run()
+@asynccontextmanager
+async def while_serving(app: st.App) -> AsyncIterator[dict[str, Any]]:
+    """Read the newest scores while the first visitor's browser still loads the page's scripts."""
+    threading.Thread(target=read_ahead, name="read-ahead", daemon=True).start()
+    yield {}
+
+
+app = st.App(ROOT / "app" / "router.py", routes=ROUTES, middleware=[HOST_CHECK], lifespan=while_serving)

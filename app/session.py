@@ -1,15 +1,28 @@
-"""What a session of the dashboard looks at: the workspace that it was started for."""
+"""What a session of the dashboard looks at: the workspace that it was started for, and the scores that it chose."""
 
 from __future__ import annotations
 
 import os
 import shlex
 from pathlib import Path
+from typing import NamedTuple
 
-from lark_engine.store.workspace import Workspace
+import streamlit as st
+
+from app import address
+from app.loaders import Snapshot, load_snapshot
+from app.scored import ScoredPool, load_scored
+from lark_engine.store.workspace import Artifact, Workspace
 
 HOME_VARIABLE = "LARK_HOME"
 _DEFAULT = Path(__file__).resolve().parents[1] / "cache"
+
+
+class ScoredPair(NamedTuple):
+    """A score set and the pool that it is of."""
+
+    scores: Artifact
+    pool: Artifact
 
 
 def current_workspace() -> Workspace:
@@ -21,3 +34,26 @@ def shell_command(command: str) -> str:
     """A command as it must be typed in the source tree to act on this session's workspace."""
     root = current_workspace().root
     return command if root == _DEFAULT else f"{HOME_VARIABLE}={shlex.quote(str(root))} {command}"
+
+
+def scored_pairs(snapshot: Snapshot) -> dict[str, ScoredPair]:
+    """Every score set whose pool is still there, by id, newest first."""
+    pairs = {}
+    for scores in snapshot.artifacts["scores"]:
+        pool = snapshot.find(scores.manifest.inputs["pool"]) if "pool" in scores.manifest.inputs else None
+        if pool is not None:
+            pairs[scores.id] = ScoredPair(scores, pool)
+    return pairs
+
+
+def current_pair() -> ScoredPair | None:
+    """What the address names, else the newest; None when nothing is scored."""
+    pairs = scored_pairs(load_snapshot(current_workspace()))
+    chosen = st.query_params.get(address.SCORES)
+    return pairs.get(chosen or "") or next(iter(pairs.values()), None)
+
+
+def current_scored() -> ScoredPool | None:
+    """The scored pool that this session looks at. Errors: `LarkError` when its files are damaged."""
+    pair = current_pair()
+    return None if pair is None else load_scored(*pair)

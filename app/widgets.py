@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 from app import formats
 from app.loaders import Health, Unfinished
 from app.overview import NOUNS, Chain, Link, StageCard
 from app.results import Best, Cell, Results
+from lark_engine.config import TrainFormat
+from lark_engine.jobs.status import JobView
 
 _STATES = {"ready": "ready", "running": "running", "stopped": "stopped", "none": "not yet"}
 
@@ -169,6 +172,45 @@ def note(sentence: str) -> str:
     return block(text(sentence))
 
 
+def problem(title: str, sentence: str) -> str:
+    """What went wrong and what to do, as a card."""
+    return block(f'<div role="alert"><strong>{text(title)}</strong> {text(sentence)}</div>', "lark-warning")
+
+
+def job(view: JobView) -> str:
+    """One job: its state, how far it is, and when it failed, why and what to do."""
+    event, verdict = view.event or {}, view.verdict or {}
+    done, total = event.get("done"), event.get("total")
+    facts = [view.state, view.why if view.state == "queued" else ""]
+    share = None
+    if view.is_live and isinstance(done, int | float) and isinstance(total, int | float) and total:
+        share = min(1.0, done / total)
+        facts.append(formats.progress(done, total, str(event.get("unit") or "")))
+        if isinstance(event.get("eta_s"), int | float):
+            facts.append(f"{formats.duration(event['eta_s'])} left")
+    bar = f'<div class="lark-bar"><div style="width:{100 * share:.1f}%"></div></div>' if share is not None else ""
+    why = ""
+    if not view.is_live:
+        said = [str(verdict.get("message") or view.why or ""), str(verdict.get("remedy") or "")]
+        why = f'<div class="muted">{text(" ".join(part for part in said if part))}</div>'
+    head = f'<div class="top"><span>Job <code>{text(view.id)}</code></span>'
+    return block(
+        f'<div class="lark-run" role="status">{head}<span class="muted">{text(" · ".join(filter(None, facts)))}</span>'
+        f"</div>{bar}{why}</div>"
+    )
+
+
+def saved(name: str, counts: Mapping[str, int], href: Callable[[str, str], str]) -> str:
+    """A saved selection: its id, its size, and links to its training set in both formats."""
+    rows = formats.count(counts.get("num_trajectories", 0))
+    links = " · ".join(
+        f'<a href="{text(href(name, kind))}" download>train.jsonl ({kind})</a>' for kind in get_args(TrainFormat)
+    )
+    return block(
+        f'<div class="lark-saved">✓ saved as <code>{text(name)}</code>: {rows} trajectories · download {links}</div>'
+    )
+
+
 def damaged(folders: Sequence[Path], problems: Sequence[str]) -> str:
     """What is left out because its manifest or files are not what they should be."""
     names = "".join(f"<li><code>{text(item)}</code></li>" for item in (*folders, *problems))
@@ -177,6 +219,11 @@ def damaged(folders: Sequence[Path], problems: Sequence[str]) -> str:
         f"Run the command that made it again, or delete the folder.<ul>{names}</ul>",
         "lark-warning",
     )
+
+
+def place(root: Path) -> str:
+    """Which workspace the page shows, short; the whole path on hover."""
+    return block(f'<span class="lark-place" title="{text(root)}">{text(root.name or root)}</span>')
 
 
 def environment(root: Path, facts: Health) -> str:

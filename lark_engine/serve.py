@@ -32,9 +32,13 @@ log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 HOME_VARIABLE = "LARK_HOME"
 # A move of a slider makes and drops arrays of a megabyte each. Given back to the system every time, they cost as much
-# to fault in again as the selection itself; with these the C library keeps them.
-SERVER_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
-_TREE = Path(__file__).resolve().parents[1]
+# to fault in again as the selection itself; with these the C library keeps them. Pages run in ever new threads: with an
+# arena for each, and a pool of Arrow's own beside them, the server would hold a third more than it uses.
+SERVER_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_ARENA_MAX": "2",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}  # fmt: skip
+SOURCE_TREE = Path(__file__).resolve().parents[1]
 _PORTS_TO_TRY = 100
 _START_TIMEOUT_S = 60.0
 
@@ -60,7 +64,7 @@ def serve(workspace: Workspace, *, port: int = 8501, open_in_background: bool) -
             return running
         if open_in_background:
             return _start_detached(workspace, main, port)
-    os.chdir(_TREE)
+    os.chdir(SOURCE_TREE)
     command = streamlit_command(main, free_port(port))
     os.execve(command[0], command, _environment(workspace))
 
@@ -93,8 +97,8 @@ def find_dashboard(workspace: Workspace) -> Dashboard | None:
 
 def find_app() -> Path:
     """The Streamlit entry script of the source tree."""
-    main = _TREE / "app" / "main.py"
-    if not main.is_file() or not (_TREE / "pages").is_dir():
+    main = SOURCE_TREE / "app" / "main.py"
+    if not main.is_file() or not (SOURCE_TREE / "pages").is_dir():
         raise ServerError(
             f"{main}: not there; the dashboard's pages are part of the source tree, so run `lark serve` from an "
             "editable install of a checkout (pip install -e .)"
@@ -137,7 +141,7 @@ def _start_detached(workspace: Workspace, main: Path, port: int) -> Dashboard:
     port = free_port(port)
     with disk_errors(log_path), log_path.open("wb") as output:
         process = subprocess.Popen(
-            streamlit_command(main, port), cwd=_TREE, env=_environment(workspace), stdin=subprocess.DEVNULL,
+            streamlit_command(main, port), cwd=SOURCE_TREE, env=_environment(workspace), stdin=subprocess.DEVNULL,
             stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     deadline = time.monotonic() + _START_TIMEOUT_S

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from app import widgets
-from app.loaders import load_results, load_snapshot, load_unfinished, running_names, signature
+from app.address import bound, one_of
+from app.loaders import load_results, load_snapshot, load_unfinished, running_names
 from app.overview import FIRST_STEPS, Step, chains, next_step, stage_cards
 from app.results import best_results, metrics_of, results_of
 from app.session import current_workspace, shell_command
 
 workspace = current_workspace()
 now = datetime.now(UTC)
-version = signature(workspace)
 snapshot = load_snapshot(workspace)
 unfinished = load_unfinished(workspace)
 results = load_results(workspace)
@@ -24,7 +24,7 @@ results = load_results(workspace)
 def being_made() -> None:
     """Unfinished artifacts, followed while they are made; when one starts or ends the whole page runs again."""
     current = load_unfinished(workspace)
-    if signature(workspace) != version or running_names(current) != running_names(unfinished):
+    if running_names(current) != running_names(unfinished):
         st.rerun()
     if current:
         st.subheader("Being made", anchor=False)
@@ -63,8 +63,8 @@ if not results.table.empty:
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
         st.subheader("All results", anchor=False, width="content")
         metric = st.segmented_control(
-            "Metric", metrics, default=metrics[0], required=True, key="metric", bind="query-params",
-            label_visibility="collapsed",
+            "Metric", metrics, required=True, label_visibility="collapsed",
+            **bound("metric", one_of(metrics, metrics[0])),
         )  # fmt: skip
     shown = results_of(results.table, str(metric))
     left.html(widgets.best(best_results(shown), str(metric)))

@@ -54,14 +54,18 @@ def test_running_the_whole_dashboard_imports_no_heavy_library(tmp_path: Path) ->
     script = f"""
 import os, sys
 os.environ["LARK_HOME"] = {str(tmp_path / "workspace")!r}
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "app")!r}]
-from fake_workspace import finished_run
+sys.path.insert(0, {str(ROOT)!r})
+from benchmarks.scored_pool import make_scored_pool
 from lark_engine.store.workspace import Workspace
-finished_run(Workspace(os.environ["LARK_HOME"]))
+make_scored_pool(Workspace(os.environ["LARK_HOME"]), num_problems=6, num_candidates=4)
+import app.main
 from streamlit.testing.v1 import AppTest
-page = AppTest.from_file({str(ROOT / "app" / "main.py")!r}, default_timeout=60).run()
-assert not page.exception, page.exception
-assert page.title[0].value == "Overview"
+page = AppTest.from_file({str(ROOT / "app" / "router.py")!r}, default_timeout=60).run()
+for name in ("overview", "explore", "trajectory", "tune"):
+    page.switch_page("../pages/" + name + ".py").run()
+    assert not page.exception, page.exception
+    assert page.title[0].value.lower() == name, page.title
+    assert "lark lark-warning" not in "".join(element.proto.body for element in page.get("html"))
 print(sorted({HEAVY!r} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120)

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from app import formats
 from app.overview import FIRST_STEPS, next_step, stage_cards
 from app.results import metrics_of
 
+NAN = float("nan")
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 
@@ -73,3 +78,94 @@ def test_each_missing_stage_has_its_command(workspace) -> None:
     assert [step.split()[1] for step in steps[1:]] == ["score", "select", "train", "generate"]
     cards = stage_cards(load_snapshot(workspace), [], NOW)
     assert [card.state for card in cards] == ["ready", "ready", "ready", "ready", "none"]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [(6.678, 2, "6.68"), (1234.5, 1, "1,234.5"), (-0.25, 2, "−0.25"), (0.0, 3, "0.000"), (None, 2, "–"), (NAN, 2, "–")],
+)
+def test_decimals_have_the_digits_asked_for(value: float | None, digits: int, expected: str) -> None:
+    assert formats.decimal(value, digits) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [
+        (1.925, 3, "+1.925"),
+        (-1.5, 1, "−1.5"),
+        (-1234.5, 1, "−1,234.5"),
+        (0.0, 1, "+0.0"),
+        (None, 1, "–"),
+        (NAN, 1, "–"),
+        (float("-inf"), 1, "–"),
+    ],
+)
+def test_signed_numbers_have_a_true_minus(value: float | None, digits: int, expected: str) -> None:
+    assert formats.signed(value, digits) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, "0"), (7, "7"), (950, "950"), (999.4, "999"), (999.5, "1 k"), (1000, "1 k"), (1234, "1.23 k"),
+        (12_345, "12.3 k"), (165_000, "165 k"), (999_499, "999 k"), (999_500, "1 M"), (22_100_000, "22.1 M"),
+        (999_499_999, "999 M"), (1_050_000_000, "1.05 B"), (66e9, "66 B"), (1.5e12, "1,500 B"), (-1234, "-1.23 k"),
+    ],
+)  # fmt: skip
+def test_compact_numbers_have_three_digits(value: float, expected: str) -> None:
+    assert formats.compact(value) == expected
+
+
+def test_compact_differences_have_their_sign() -> None:
+    values = (1_200_000, -310, 0, -12_345)
+    assert [formats.signed_compact(value) for value in values] == ["+1.2 M", "−310", "+0", "−12.3 k"]
+
+
+MARKDOWN = [
+    "**bold** _it_ `code` ~~no~~", "![image](https://evil.example/x.png)", "[link](javascript:alert(1))",
+    "<https://evil.example>", "https://evil.example/a?b=c", "www.evil.example", "WWW.evil.example", "wwww.evil.example",
+    "me@evil.example", ":material/delete:", ":red[text]", ":smile:", "$x^2$ and $$y$$", "# title", "- item", "+ item",
+    "1. one", "1) one", "> quote", "| a | b |", "---", "===", "    code", "a\nb", "```", "&lt;b&gt; &amp;", "<b>x</b>",
+    "\\* \\", "[^1]", "a  \nb", "<!-- x -->", "Qwen3-235B-A22B (thinking)", "",
+]  # fmt: skip
+
+
+def read_as_markdown(text: str) -> tuple[str, set[str]]:
+    """What a reader sees of a Markdown text, and the kinds of its parts."""
+    inline: list[str] = []
+    kinds: set[str] = set()
+    for block in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text):
+        kinds.add(block.type)
+        for part in block.children or ():
+            kinds.add(part.type)
+            inline.append(part.content)
+    return "".join(inline).replace("\u2060", ""), kinds
+
+
+@pytest.mark.parametrize("text", MARKDOWN)
+def test_untrusted_text_stands_for_itself_where_markdown_is_read(text: str) -> None:
+    seen, kinds = read_as_markdown(formats.plain_markdown(text))
+    assert seen == " ".join(text.split())
+    assert kinds <= {"paragraph_open", "inline", "text", "text_special", "paragraph_close"}
+
+
+@given(text=st.text())
+def test_any_text_stands_for_itself_where_markdown_is_read(text: str) -> None:
+    seen, kinds = read_as_markdown(formats.plain_markdown(text))
+    # A null byte is a replacement character in Markdown.
+    assert seen == " ".join(text.replace("\u2060", "").replace("\0", "\ufffd").split())
+    assert kinds <= {"paragraph_open", "inline", "text", "text_special", "paragraph_close"}
+
+
+@pytest.mark.parametrize(
+    "text", ["www.evil.example", "WwW.evil.example", "wwww.evil.example", "http://evil.example", "a@evil.example"]
+)
+def test_what_becomes_a_link_by_itself_is_broken_up(text: str) -> None:
+    """GitHub's Markdown makes links of plain text, after it has read the escapes (mdast-util-gfm-autolink-literal)."""
+    plain = formats.plain_markdown(text).replace("\\", "")
+    assert not re.search(r"(https?://|www(?=\.))", plain, re.IGNORECASE)
+    assert not re.search(r"[-.\w+]@", plain)
+
+
+def test_icons_are_broken_up_in_every_reading() -> None:
+    assert formats.plain_markdown(":material/x:") == "\\:\u2060material\\/x\\:\u2060"

@@ -37,7 +37,7 @@ def test_the_command_listens_on_the_loopback_interface_only() -> None:
 def test_without_the_source_tree_the_error_says_what_to_install(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(serving, "_TREE", tmp_path)
+    monkeypatch.setattr(serving, "SOURCE_TREE", tmp_path)
     with pytest.raises(ServerError, match="editable"):
         serve(workspace, open_in_background=True)
 

@@ -1,0 +1,79 @@
+"""The candidates of a problem as a list to choose from: teacher, ĝ as a bar with the threshold, weight, correctness.
+
+Changes in place; what the server sends is put in as text. A click on a row chooses it, one on its ⇄ compares with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import streamlit as st
+
+from app import markers
+from app.palette import symbol
+
+_HERE = Path(__file__).parent
+
+
+class Row(NamedTuple):
+    """One candidate, as it is written. `bar`: where ĝ's bar begins and ends, in percent; None without a score."""
+
+    id: int
+    slot: int
+    teacher: str
+    rank: str
+    bar: tuple[float, float] | None
+    energy: str
+    weight: str
+    verdict: Literal["correct", "wrong", "unknown"]
+    tokens: str
+    notes: tuple[str, ...]
+    kept: bool
+
+
+class Picked(NamedTuple):
+    """What the user did: showed a candidate, or put one beside it."""
+
+    kind: Literal["show", "versus"]
+    id: int
+
+
+def candidate_list(
+    rows: Sequence[Row], *, key: str, title: str, note: str, symbol_name: str, threshold: float | None, zero: float,
+    shown: int, versus: int | None, on_pick: Callable[[Picked], None],
+) -> None:  # fmt: skip
+    """Show the list. `threshold` and `zero`: where they are on the bars' axis, in percent."""
+    lines = [
+        {
+            **row._asdict(), "id": str(row.id), "color": markers.colors(row.slot),
+            "shape": markers.SHAPES[symbol(row.slot)],
+        }
+        for row in rows
+    ]  # fmt: skip
+    _component()(
+        key=key,
+        data={
+            "rows": lines, "title": title, "note": note, "symbol": symbol_name, "threshold": threshold, "zero": zero,
+            "shown": str(shown), "versus": None if versus is None else str(versus),
+        },
+        on_picked_change=partial(_deliver, key, on_pick),
+    )  # fmt: skip
+
+
+def _deliver(key: str, on_pick: Callable[[Picked], None]) -> None:
+    """Checked: what the browser says may be anything."""
+    said = st.session_state[key].get("picked")
+    if not isinstance(said, dict) or said.get("kind") not in ("show", "versus"):
+        return
+    if re.fullmatch(r"-?\d{1,10}", str(said.get("id"))):
+        on_pick(Picked(said["kind"], int(said["id"])))
+
+
+@st.cache_resource(show_spinner=False)
+def _component() -> Any:
+    script, style = ((_HERE / f"candidate_list.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+    return st.components.v2.component("lark_candidate_list", js=script, css=style, isolate_styles=False)

@@ -1,0 +1,75 @@
+"""Files that the browser loads by themselves: the chart library, and training sets as a stream.
+
+A download through Streamlit is read into the memory of the server and stays there; these routes send a file in parts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import plotly
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from streamlit import config
+
+from app.components.board import PLOTLY_ROUTE
+from app.session import current_workspace
+from lark_engine.selection.export import as_prompt_completion
+from lark_engine.selection.select import TRAIN
+from lark_engine.store.workspace import slug
+
+_PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+_FOREVER = {"cache-control": "public, max-age=31536000, immutable"}
+_ID = re.compile(r"[A-Za-z0-9._@+-]{1,200}")
+EXPORT = "/lark/selections/{selection}/train.jsonl"
+
+
+def export_path(selection: str, train_format: str = "messages") -> str:
+    """The address of a saved selection's training set, from the server's root."""
+    return EXPORT.replace("{selection}", selection) + f"?format={train_format}"
+
+
+def plotly_library(request: Request) -> Response:
+    """The chart library of the installed package; its version is part of the address."""
+    return FileResponse(_PLOTLY, media_type="text/javascript", headers=_FOREVER)
+
+
+def train_file(request: Request) -> Response:
+    """train.jsonl of a selection of this workspace, as it lies there or as prompt and completion."""
+    name, train_format = request.path_params["selection"], request.query_params.get("format", "messages")
+    if not _ID.fullmatch(name) or train_format not in ("messages", "prompt-completion"):
+        return PlainTextResponse("no such selection or format", status_code=404)
+    known = {artifact.id: artifact.path / TRAIN for artifact in current_workspace().list("selections")}
+    if name not in known or not known[name].is_file():
+        return PlainTextResponse(f"no selection {name} in this workspace", status_code=404)
+    path, shown = known[name], f"{slug(name, 100)}.jsonl"
+    if train_format == "messages":
+        return FileResponse(path, media_type="application/jsonl", filename=shown)
+    headers = {"content-disposition": f'attachment; filename="{shown}"'}
+    return StreamingResponse(_blocks(as_prompt_completion(path)), media_type="application/jsonl", headers=headers)
+
+
+def _blocks(lines: Iterator[str], size: int = 1 << 20) -> Iterator[bytes]:
+    """Lines joined to parts of about a megabyte: a message for each line would take a hundred times as long."""
+    part, length = [], 0
+    for line in lines:
+        part.append(line)
+        length += len(line)
+        if length >= size:
+            yield "".join(part).encode()
+            part, length = [], 0
+    yield "".join(part).encode()
+
+
+def _allowed_hosts() -> list[str]:
+    return list(config.get_option("server.allowedHosts") or ["*"])
+
+
+ROUTES = [Route(PLOTLY_ROUTE, plotly_library), Route(EXPORT, train_file)]
+# Streamlit checks the Host of its websocket only; a name that an attacker points at 127.0.0.1 must get no file either.
+HOST_CHECK = Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(), www_redirect=False)
