@@ -49,7 +49,7 @@ def check(words: list[str], line: str) -> None:
 def test_the_readme_shows_the_two_commands_and_they_are_targets() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert TARGETS == ["make demo", "make test"]
-    for target in ("help", "install", "demo", "app", "test", "check", "fix", "bench"):
+    for target in ("help", "install", "demo", "app", "test", "check", "fix", "bench", "chromium", "screenshots"):
         assert re.search(rf"^{target}:.*##", makefile, re.MULTILINE), target
 
 
@@ -68,6 +68,10 @@ def test_the_table_of_released_commands_is_whole(released: str) -> None:
     assert f"{released}`" in README
 
 
-def test_pictures_of_the_readme_are_there() -> None:
-    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (ROOT / path).is_file(), path
+def test_pictures_of_the_readme_are_there_and_small() -> None:
+    paths = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
+    assert paths == [f"docs/{page}.png" for page in ("overview", "explore", "trajectory", "tune")]
+    for path in paths:
+        content = (ROOT / path).read_bytes()
+        assert len(content) < 300_000, path
+        assert int.from_bytes(content[16:20], "big") == 1440, path  # the width in a PNG's header
