@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import plotly
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import config
 
 from app.components.board import PLOTLY_ROUTE
@@ -73,3 +75,23 @@ def _allowed_hosts() -> list[str]:
 ROUTES = [Route(PLOTLY_ROUTE, plotly_library), Route(EXPORT, train_file)]
 # Streamlit checks the Host of its websocket only; a name that an attacker points at 127.0.0.1 must get no file either.
 HOST_CHECK = Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(), www_redirect=False)
+
+
+class _AnnounceLibrary:
+    """Tells the browser of the chart library with the page itself: it arrives while Streamlit's scripts start."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def announce(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get("content-type", "").startswith("text/html"):
+                    headers.append("link", f"<{PLOTLY_ROUTE}>; rel=preload; as=script")
+            await send(message)
+
+        await self.app(scope, receive, announce if scope["type"] == "http" else send)
+
+
+MIDDLEWARE = [HOST_CHECK, Middleware(_AnnounceLibrary)]

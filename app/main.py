@@ -16,7 +16,7 @@ if str(ROOT) not in sys.path:  # Streamlit puts this folder on the path, not the
 
 import streamlit as st  # noqa: E402
 
-from app.files import HOST_CHECK, ROUTES  # noqa: E402
+from app.files import MIDDLEWARE, ROUTES  # noqa: E402
 from app.read_ahead import read_ahead  # noqa: E402
 
 
@@ -27,4 +27,4 @@ async def while_serving(app: st.App) -> AsyncIterator[dict[str, Any]]:
     yield {}
 
 
-app = st.App(ROOT / "app" / "router.py", routes=ROUTES, middleware=[HOST_CHECK], lifespan=while_serving)
+app = st.App(ROOT / "app" / "router.py", routes=ROUTES, middleware=MIDDLEWARE, lifespan=while_serving)

@@ -11,6 +11,8 @@ from typing import Any
 import plotly
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
 from starlette.testclient import TestClient
 from streamlit import config
 
@@ -35,7 +37,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Artifact
 
 def as_started(files: ModuleType) -> TestClient:
     """The routes as the server mounts them."""
-    return TestClient(Starlette(routes=files.ROUTES, middleware=[files.HOST_CHECK]), base_url="http://localhost:8501")
+    page = Route("/", lambda request: HTMLResponse("<!doctype html>"))
+    server = Starlette(routes=[*files.ROUTES, page], middleware=files.MIDDLEWARE)
+    return TestClient(server, base_url="http://localhost:8501")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,11 @@ def test_the_installed_chart_library_is_served(client: TestClient) -> None:
     assert "immutable" in answer.headers["cache-control"]
     assert answer.content == (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes()
     assert plotly.__version__ in PLOTLY_ROUTE
+
+
+def test_a_page_announces_the_chart_library_and_nothing_else_does(client: TestClient) -> None:
+    assert client.get("/").headers["link"] == f"<{PLOTLY_ROUTE}>; rel=preload; as=script"
+    assert "link" not in client.get(PLOTLY_ROUTE).headers
 
 
 @pytest.mark.parametrize("train_format", ["messages", "prompt-completion"])

@@ -76,6 +76,8 @@ def test_a_page_renders_in_both_themes_and_axe_finds_nothing_serious(
         assert background == BACKGROUNDS[scheme]
         if name != "overview":
             assert page.locator(".js-plotly-plot").count() >= 1
+        loads = "performance.getEntriesByType('resource').filter((one) => one.name.includes('plotly')).length"
+        assert page.evaluate(loads) == 1  # what the page announced is what its script uses
         charts = page.locator('.lark-board [role="img"]')
         assert all(len(charts.nth(i).get_attribute("aria-label") or "") > 20 for i in range(charts.count()))
         picture(page, pictures / f"{name}-{scheme}.png")
