@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from app import charts_tune, formats
+from app import charts_tune, charts_weights, formats
 from app.address import pack, read, words
 from app.components.board import Card, PlotEvent, Stat
 from app.components.live_slider import is_moving
@@ -44,7 +44,7 @@ def cards(scored: ScoredPool, config: SelectConfig, pinned: Outcome | None, row:
     curve = _curve(scored, config)
     scales = _scales(scored, config)
     mix = charts_tune.teacher_chart(now, pinned, scored.slots, scales.shares)
-    profile = charts_tune.profile_chart(
+    profile = charts_weights.profile_chart(
         weight_profile(now.solution), weight_profile(pinned.solution) if pinned else None, num_ranks, now
     )
     budget = charts_tune.budget_chart(curve, now, pinned)
@@ -212,7 +212,7 @@ def _spread_card(now: Outcome, pinned: Outcome | None, frame: SelectionFrame, mo
         of_pinned = None
         if pinned is not None and unit > 0 and pinned.config.rule == "chi2":
             of_pinned = (pinned.config.tau or pinned.frame.median_tau(pinned.config.budget)) / unit
-        chart = charts_tune.tau_chart(
+        chart = charts_weights.tau_chart(
             tau_histogram(frame, config.budget), median, now, most=most_tau, pinned_tau=of_pinned
         )
         dashed = f" · dashed: that of {pinned.name}" if of_pinned and pinned else ""
@@ -220,7 +220,7 @@ def _spread_card(now: Outcome, pinned: Outcome | None, frame: SelectionFrame, mo
             key="spread", title="How do the problems' τ_B differ?", note=f"{n} · line: the median{dashed}",
             figure=chart.figure, alt=chart.alt, height=220, span=4,
         )  # fmt: skip
-    chart = charts_tune.kept_chart(now, pinned, frame.ranked.num_columns)
+    chart = charts_weights.kept_chart(now, pinned, frame.ranked.num_columns)
     return Card(
         key="spread", title="How many does a problem keep?",
         note=n + (f" · outline: {pinned.name}" if pinned else ""),
@@ -233,7 +233,7 @@ def _robustness_card(scored: ScoredPool, now: Outcome, pinned: Outcome | None) -
     # Under limits each neighbor is solved by steps: the other criteria wait until the slider rests.
     if not (now.config.has_constraint and is_moving()):
         variants += other_criteria(now.config, max(1, round(now.mean_kept)))
-    chart = charts_tune.robustness_chart(
+    chart = charts_weights.robustness_chart(
         robustness(now.solution, variants, lambda config: load_frame(scored, config)), now
     )
     return Card(

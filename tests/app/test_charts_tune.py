@@ -10,16 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.charts_tune import (
-    Chart,
-    budget_chart,
-    kept_chart,
-    problem_chart,
-    profile_chart,
-    robustness_chart,
-    tau_chart,
-    teacher_chart,
-)
+from app.chart_parts import Chart
+from app.charts_tune import budget_chart, problem_chart, teacher_chart
+from app.charts_weights import kept_chart, profile_chart, robustness_chart, tau_chart
 from app.palette import slots
 from app.tuning import Outcome, budget_curve, outcome, problem_view
 from lark_engine.config import SelectConfig

@@ -15,10 +15,9 @@ from streamlit.testing.v1 import AppTest
 from benchmarks.scored_pool import ScoredPoolArtifacts, make_scored_pool
 from lark_engine.config import SelectConfig
 from lark_engine.explore.flags import CandidateKey, set_flag
-from lark_engine.scoring.table import read_scores, released_scores
+from lark_engine.scoring.table import read_scores
 from lark_engine.selection.candidates import Candidates
 from lark_engine.selection.frame import SelectionFrame
-from lark_engine.selection.released import import_scores
 from lark_engine.selection.select import candidate_table
 from lark_engine.store.workspace import Workspace
 
@@ -253,17 +252,6 @@ def test_the_margin_follows_the_budget_of_the_address(open_page: OpenPage, frame
     said = meta(open_page(B="5"), "third")
     assert said["B"] == 5 and said["n"] == int((frame.ranked.num_valid_N > 5).sum())
     assert cards(open_page(B="50"))["third"]["title"] == "Nothing is cut at B = 50"
-
-
-@pytest.fixture
-def released(made: ScoredPoolArtifacts, tmp_path: Path) -> Path:
-    """A workspace whose newest scores come from a file of the released code."""
-    workspace = Workspace(tmp_path / "released")
-    own = make_scored_pool(workspace, num_problems=10, num_candidates=6)
-    content = {name: value for name, value in released_scores(own.scores).items() if name != "lark_scores"}
-    (tmp_path / "scores.json").write_text(json.dumps(content))
-    import_scores(tmp_path / "scores.json", workspace, own.pool)
-    return workspace.root
 
 
 @pytest.mark.parametrize("metric", ["rsr", "num_response_tokens"])

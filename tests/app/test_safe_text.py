@@ -78,8 +78,9 @@ def test_a_flood_of_hidden_characters_stays_small() -> None:
 
 
 def test_everything_that_is_shown_can_be_sent() -> None:
-    for text in HOSTILE:
-        text_html(text).encode()
+    for text in (*HOSTILE, "half a pair: \ud83d"):
+        shown = text_html(text)
+        assert shown.encode("utf-8", "replace").decode() == shown, "half a pair of surrogates cannot be sent"
 
 
 def test_pages_cover_the_text_and_end_where_a_line_does() -> None:

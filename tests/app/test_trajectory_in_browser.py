@@ -167,10 +167,12 @@ def test_formulas_are_rendered_and_dangerous_ones_are_code(
 
 
 def test_hostile_tokens_stay_text(browser: Any, hostile: ScoredPoolArtifacts, hostile_address: str) -> None:
-    line = read_scores(hostile.scores).iloc[0]
-    query = {"problem": line["problem_id"], "candidate": line["candidate_id"], "heat": "nll"}
+    written = next(t for t in PoolData(hostile.pool).trajectories() if "onerror=" in t.response)
+    query = {"problem": written.problem_id, "candidate": written.candidate_id, "heat": "nll"}
     with open_page(browser, at(hostile_address, **query), scheme="dark") as page:
-        page.locator(".lark-heat.plain.lark-text span").first.wait_for()
+        tokens = page.locator(".lark-heat.plain.lark-text")
+        tokens.locator("span").first.wait_for()
+        assert "<img src=x onerror=" in tokens.inner_text()
         nothing_was_made(page)
         page.get_by_text("Contribution", exact=True).first.click()
         page.locator(".lark-heat.signed.lark-text span").first.wait_for()

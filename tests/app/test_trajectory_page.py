@@ -22,7 +22,7 @@ from lark_engine.config import PoolConfig, SelectConfig
 from lark_engine.explore.flags import CandidateKey, read_flags, set_flag
 from lark_engine.pool.importer import import_pool
 from lark_engine.scoring.summaries import TOKEN_STATISTICS
-from lark_engine.scoring.table import read_scores, released_scores
+from lark_engine.scoring.table import read_scores
 from lark_engine.selection.released import import_scores
 from lark_engine.selection.select import read_selection, select
 from lark_engine.store.workspace import Workspace
@@ -219,17 +219,6 @@ def test_a_flag_of_another_process_appears_and_a_damaged_file_is_named(open_page
     page.run()
     assert "flags.jsonl:2: is no flag" in texts_of(page)
     assert len(component(page, "lark_candidate_list")["rows"]) == 4
-
-
-@pytest.fixture
-def released(tmp_path: Path) -> Path:
-    """A workspace whose newest scores come from a file of the released code."""
-    workspace = Workspace(tmp_path / "released")
-    own = make_scored_pool(workspace, num_problems=4, num_candidates=5)
-    content = {name: value for name, value in released_scores(own.scores).items() if name != "lark_scores"}
-    (tmp_path / "scores.json").write_text(json.dumps(content))
-    import_scores(tmp_path / "scores.json", workspace, own.pool)
-    return workspace.root
 
 
 @pytest.mark.parametrize(
