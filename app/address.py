@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lark_engine.config import SelectConfig
 
-Page = Literal["overview", "explore", "trajectory", "tune"]
+Page = Literal["overview", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs"]
 Params = dict[str, str | list[str]]
 PAGES_DIR = Path(__file__).resolve().parents[1] / "pages"
 SCORES = "scores"

@@ -20,9 +20,13 @@ from lark_engine.store.workspace import Artifact
 
 PAGES: dict[address.Page, tuple[str, str]] = {
     "overview": ("Overview", ":material/space_dashboard:"),
+    "score": ("Pool and scores", ":material/database_upload:"),
     "explore": ("Explore", ":material/scatter_plot:"),
     "trajectory": ("Trajectory", ":material/article:"),
     "tune": ("Tune", ":material/tune:"),
+    "train": ("Train", ":material/model_training:"),
+    "evaluate": ("Evaluate", ":material/leaderboard:"),
+    "jobs": ("Jobs", ":material/list_alt:"),
 }
 _FOLLOW_S = 3.0
 _HELP = Path(__file__).parent / "static" / "help.md"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-
 import streamlit as st
 
-from app import jobs, widgets
+from app import widgets
+from app.launch import launch_panel
 from lark_engine.store.workspace import Artifact, Workspace
 
 _WHY = (
@@ -24,14 +23,9 @@ def tokens_command(workspace: Workspace, scores: Artifact, problem_id: str) -> l
 
 def compute_tokens(workspace: Workspace, scores: Artifact, problem_id: str) -> None:
     """Show why there are none, the command, the button that runs it, and how its job goes."""
-    command = tokens_command(workspace, scores, problem_id)
-    running = jobs.running_job(workspace, command) is not None
     with st.container(border=True, key="token_job"):
         st.html(widgets.note(_WHY))
-        st.code(shlex.join(command), language=None, wrap_lines=True)
-        if not running:
-            st.button(
-                "Compute tokens", icon=":material/play_arrow:", key="compute_tokens", on_click=jobs.start,
-                args=(workspace, command),
-            )  # fmt: skip
-        jobs.job_panel(workspace, command)
+        launch_panel(
+            workspace, tokens_command(workspace, scores, problem_id), "Compute tokens", key="compute_tokens",
+            is_primary=False,
+        )  # fmt: skip

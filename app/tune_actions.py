@@ -12,7 +12,7 @@ from app.address import bound, one_of, pack, read, read_config, unpack, words
 from app.boundary import guarded, reported
 from app.components import live_slider
 from app.files import export_path
-from app.jobs import job_panel, running_job, start
+from app.launch import job_panel, running_job, start
 from app.scored import ScoredPool, load_frame
 from app.session import current_workspace, shell_command
 from app.tune_controls import budget_text

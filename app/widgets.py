@@ -177,6 +177,11 @@ def problem(title: str, sentence: str) -> str:
     return block(f'<div role="alert"><strong>{text(title)}</strong> {text(sentence)}</div>', "lark-warning")
 
 
+def field_problem(sentence: str) -> str:
+    """What is wrong with the value of the field above."""
+    return block(f'<div role="alert">{text(sentence)}</div>', "lark-field-problem")
+
+
 def job(view: JobView) -> str:
     """One job: its state, how far it is, and when it failed, why and what to do."""
     event, verdict = view.event or {}, view.verdict or {}

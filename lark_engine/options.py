@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
 
-from lark_engine.config import Choices, StageConfig
+from lark_engine.config import StageConfig
+from lark_engine.config.fields import Field, Kind, fields_of
 
 
 def with_options(
@@ -25,11 +25,11 @@ def with_options(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = {name: p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "values"}
-        fields = {name: f for name, f in config.model_fields.items() if name not in leave_out}
+        fields = {name: f for name, f in fields_of(config).items() if name not in leave_out}
         parameters = [
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=None,
-                annotation=_annotation(name, field, (aliases or {}).get(name, ())),
+                annotation=_annotation(field, (aliases or {}).get(name, ())),
             )
             for name, field in fields.items()
         ]  # fmt: skip
@@ -46,31 +46,24 @@ def with_options(
     return decorate
 
 
-def _annotation(name: str, field: Any, aliases: tuple[str, ...]) -> Any:
-    """The typer annotation of a field: optional, with its help, default, choices and bounds in words."""
-    kind, choices = _kind(field.annotation)
-    choices += [name for mark in field.metadata if isinstance(mark, Choices) for name in mark.names()]
-    dashed = name.replace("_", "-")
-    flags = [f"--{dashed}/--no-{dashed}"] if kind is bool else [f"--{dashed}", *aliases]
-    default = field.get_default()
-    shown = "" if field.is_required() or default in (None, (), "") else f" (default: {_shown(default)})"
-    text = (field.description or "") + shown
-    metavar = "|".join(choices) if choices else None
-    annotation = list[str] if kind is tuple else kind
-    return Annotated[annotation | None, typer.Option(*flags, help=text, metavar=metavar, show_default=False)]
+_TYPES: Mapping[Kind, Any] = {
+    "text": str, "whole": int, "real": float, "flag": bool, "path": Path, "words": list[str],
+}  # fmt: skip
+
+
+def _annotation(field: Field, aliases: tuple[str, ...]) -> Any:
+    """The typer annotation of a field: optional, with its help, default, choices and group."""
+    dashed = field.name.replace("_", "-")
+    flags = [f"--{dashed}/--no-{dashed}"] if field.kind == "flag" else [f"--{dashed}", *aliases]
+    shown = "" if field.is_required or field.default in (None, (), "") else f" (default: {_shown(field.default)})"
+    metavar = "|".join(field.choices) if field.choices else None
+    return Annotated[
+        _TYPES[field.kind] | None,
+        typer.Option(
+            *flags, help=field.help + shown, metavar=metavar, show_default=False, rich_help_panel=field.group or None
+        ),
+    ]
 
 
 def _shown(default: Any) -> str:
     return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def _kind(annotation: Any) -> tuple[type, list[str]]:
-    """The plain type behind an annotation, and the choices if it is a Literal."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        annotation = next(a for a in get_args(annotation) if a is not type(None))
-    if get_origin(annotation) is Literal:
-        return str, [str(a) for a in get_args(annotation)]
-    if get_origin(annotation) is tuple:
-        return tuple, []
-    assert annotation in (str, int, float, bool, Path), annotation
-    return annotation, []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +19,12 @@ def option(default: Any, help: str, *, identity: bool = True, **bounds: Any) -> 
 
 
 class StageConfig(BaseModel):
-    """Frozen, checked at construction; unknown keys are refused."""
+    """Frozen, checked at construction; unknown keys are refused.
+
+    `groups`: the fields by what they are about, in the order of forms and help; every field is in one of them.
+    """
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -14,6 +15,17 @@ from lark_engine.evaluation.extract import DEFAULT_RULES, AnswerType, Rule
 
 class GenerateConfig(StageConfig):
     """Sampling of answers to benchmark problems."""
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Sampling": (
+            "n_samples", "temperature", "top_p", "max_new_tokens", "repetition_penalty", "stop_after_box", "seed",
+        ),
+        "Problems": ("benchmark", "limit", "system_prompt", "chat_template"),
+        "Server": (
+            "backend", "endpoint", "endpoint_model", "max_model_len", "dtype", "device", "tensor_parallel_size",
+            "replicas", "max_concurrency", "server_python", "start_timeout_s", "trust_remote_code",
+        ),
+    }  # fmt: skip
 
     benchmark: tuple[str, ...] = option(
         ..., "benchmarks: file, NAME=FILE, or the name of a fetched one", min_length=1, identity=False
@@ -57,6 +69,10 @@ class GenerateConfig(StageConfig):
 
 class GradeConfig(StageConfig):
     """Extraction and grading of generated answers."""
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Grading": ("rules", "answer_type", "equality", "time_limit_s", "workers")
+    }
 
     rules: tuple[Rule, ...] = option(
         DEFAULT_RULES, "ways to find the answer, tried in this order; last_number only if asked for", min_length=1

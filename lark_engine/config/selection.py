@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, field_validator, model_validator
 
@@ -39,6 +39,11 @@ MOST_TAU = 1e6  # uniform weights long before: energies are of the order of 1
 class PoolConfig(StageConfig):
     """Import of a pool of candidate trajectories."""
 
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Source": ("source", "name", "split", "revision"),
+        "Checks": ("skip_bad", "labels", "time_limit_s", "workers"),
+    }
+
     source: str = option(..., "file (.jsonl, .gz, .zst, .parquet), folder of teachers, or Hugging Face dataset id")
     name: str | None = option(None, "name of the pool; by default that of the source", identity=False)
     split: str = option("train", "split, when the source is a Hugging Face dataset id")
@@ -53,6 +58,14 @@ class PoolConfig(StageConfig):
 
 class ScoreConfig(StageConfig):
     """Token statistics of every candidate under the student, and the criteria made from them."""
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Score": ("student", "max_length", "brier", "top_k", "token_stats"),
+        "Rendering": ("render", "chat_template", "trust_remote_code"),
+        "Devices": (
+            "device", "dtype", "batch_tokens", "batch_size", "executor", "ray_address", "num_workers",
+        ),
+    }  # fmt: skip
 
     student: str = option(..., "student model: folder, workspace student, or Hugging Face id", identity=False)
     top_k: int = option(50, "logits that the released Brier score looks at", ge=1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import ConfigDict, field_validator, model_validator
 
@@ -15,6 +16,22 @@ Reporter = Literal["tensorboard", "trackio", "wandb"]
 
 class TrainConfig(StageConfig):
     """Weighted fine-tuning of the student on a selection, full-parameter or LoRA."""
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Run": ("method", "recipe", "student", "seed"),
+        "Length": ("epochs", "max_steps", "max_tokens", "max_length"),
+        "Optimizer": (
+            "lr", "scheduler", "warmup_ratio", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+            "max_grad_norm",
+        ),
+        "Batch": ("global_batch", "packing", "pack_length", "batch_size", "unit", "weighting"),
+        "LoRA": ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
+        "Precision and memory": ("dtype", "gradient_checkpointing", "deepspeed"),
+        "Held-out loss": ("eval_share", "eval_data", "eval_benchmarks", "eval_steps"),
+        "Checkpoints and logs": ("save_steps", "keep", "logging_steps", "stop_after_checkpoint", "report_to"),
+        "Rendering": ("render", "chat_template", "trust_remote_code"),
+        "Devices": ("device", "nproc_per_node", "nnodes", "node_rank", "rdzv_endpoint"),
+    }  # fmt: skip
 
     method: Literal["full", "lora"] = option("lora", "train all parameters, or a LoRA adapter")
     recipe: str = option("custom", "name of the recipe that these values come from", identity=False)

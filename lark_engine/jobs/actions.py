@@ -15,20 +15,22 @@ from typing import IO
 from lark_engine.errors import ConfigError, DeviceError, LarkError, ServerError, StoreError
 from lark_engine.jobs import verdicts
 from lark_engine.jobs.devices import machine_devices
-from lark_engine.jobs.folder import MARK, Job, create_job, somebody
+from lark_engine.jobs.folder import JOBS_DIR, MARK, Job, create_job, somebody
 from lark_engine.jobs.launchers import launcher_of
 from lark_engine.jobs.leases import never_enough, what_can_never_be
 from lark_engine.jobs.needs import NOTHING, Needs, needs_of
 from lark_engine.jobs.records import JobSpec, LauncherName, Request
-from lark_engine.jobs.status import RESUMABLE, JobView, view
+from lark_engine.jobs.status import RESUMABLE, JobView, list_jobs, view
 from lark_engine.processes import ProcessIdentity, descendants, end_all, marked, session_of
-from lark_engine.store.atomic import disk_errors
+from lark_engine.store.atomic import disk_errors, make_dir
 
 log = logging.getLogger(__name__)
 
 # A supervisor does what is asked within its own times of grace; the way to a checkpoint may take longer.
 STOP_TIMEOUT_S = 60.0
 _DYING_S = 5.0
+# Two clicks within this time are one: a job that fails at once must not be started twice by a double click.
+_SAME_CLICK_S = 2.0
 _POLL_S = 0.1
 _REMOVED = ".removed"
 
@@ -51,6 +53,29 @@ def submit(
         are_devices_given=devices is not None,
     )  # fmt: skip
     return launch(create_job(root, spec))
+
+
+def submit_once(root: Path, command: Sequence[str], *, cwd: Path) -> JobView:
+    """Start a job of this command unless one waits or runs; of one that was asked for a moment ago, that one.
+
+    For buttons: a double click, two tabs and a page that is loaded anew mean one job, whichever process they reach.
+    Errors: as `submit`.
+    """
+    words = require_lark(command)
+    make_dir(root / JOBS_DIR)
+    with disk_errors(root), (root / JOBS_DIR / ".submit.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if (found := newest_of(list_jobs(root), words)) is not None:
+            asked_s_ago = time.time() - (found.spec.submitted_at if found.spec else 0.0)
+            if found.is_live or 0 <= asked_s_ago < _SAME_CLICK_S:
+                return found
+        return submit(root, words, cwd=cwd)
+
+
+def newest_of(jobs: Sequence[JobView], command: Sequence[str]) -> JobView | None:
+    """Of jobs that are sorted with the newest first, the newest one of this very command, ended or not."""
+    words = tuple(command)
+    return next((job for job in jobs if job.spec is not None and job.spec.command == words), None)
 
 
 def launch(job: Job) -> JobView:

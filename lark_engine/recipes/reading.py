@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,32 @@ _StrictLoader.add_implicit_resolver(
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping. Errors: `ConfigError` with the line of the mistake."""
+    """Read a YAML mapping. Errors: `ConfigError` with the line of the mistake; `StoreError` without the file."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_StrictLoader)
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise StoreError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, place: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds; `place` is what errors call it.
+
+    Errors: `ConfigError` with the line of the mistake.
+    """
+    try:
+        values = yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        where = f"{place}:{mark.line + 1}" if mark else place
+        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping of keys to values; this file holds {type(values).__name__}")
+        raise ConfigError(f"{place}: a recipe is a mapping of keys to values; this holds {type(values).__name__}")
     return values
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """A mapping of plain values as a recipe's text, in its order; `parse_yaml` reads the same values from it."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +126,22 @@ def _options(
     config: type[StageConfig],
     values: Mapping[str, Any],
     defaults: Mapping[str, Any] | None = None,
-    leave_out: set[str] | frozenset[str] = frozenset(),
+    leave_out: Collection[str] = (),
 ) -> list[str]:
-    """The flags of those values that are not what the command would take without them."""
+    """The flags of those values that are not what the command would take without them, but for those of the place."""
+    return option_words(config, values, defaults, leave_out={*leave_out, *_OF_THE_PLACE})
+
+
+def option_words(
+    config: type[StageConfig],
+    values: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+    leave_out: Collection[str] = (),
+) -> list[str]:
+    """The flags of those values that differ from `defaults`, and from the config's own where these say nothing."""
     found: list[str] = []
     for name, field in config.model_fields.items():
-        if name in leave_out or name in _OF_THE_PLACE or name not in values:
+        if name in leave_out or name not in values:
             continue
         value = values[name]
         default = (defaults or {}).get(name, None if field.is_required() else field.get_default())
@@ -140,8 +150,8 @@ def _options(
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             found.append(flag if value else f"--no-{flag[2:]}")
-        elif name == "chat_template":
-            found += [flag, "<TEMPLATE>"]
+        elif name == "chat_template" and not isinstance(value, Path):
+            found += [flag, "<TEMPLATE>"]  # the manifest keeps its text
         elif isinstance(value, list | tuple):
             for item in value:
                 found += [flag, str(item)]

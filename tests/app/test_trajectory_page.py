@@ -312,7 +312,7 @@ def test_without_tokens_the_strip_shows_and_the_very_command_is_offered(
     open_page: OpenPage, made: ScoredPoolArtifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submitted: list[list[str]] = []
-    monkeypatch.setattr("app.jobs.submit", lambda root, command, **_: submitted.append(list(command)))
+    monkeypatch.setattr("app.launch.submit_once", lambda root, command, **_: submitted.append(list(command)))
     page = open_page(problem="5", heat="nll")
     workspace = Workspace(made.pool.path.parents[1])
     command = tokens_command(workspace, made.scores, "5")
