@@ -123,14 +123,16 @@ def saved_config(selection: Artifact) -> SelectConfig | None:
     return None if config.keep_zero_weight or config.uniform_if_no_energy else config
 
 
-def empty_state(title: str, sentence: str, command: str = "") -> None:
-    """What to do when there is nothing to show yet, with the command that does it."""
+def empty_state(title: str, sentence: str, command: str = "", *pages: address.Page) -> None:
+    """What to do when there is nothing to show yet: the command that does it, and links to the pages that do it too."""
     with st.container(border=True, key="empty_state"):
         st.subheader(title, anchor=False)
         st.html(widgets.note(sentence))
         if command:
             st.code(shell_command(command), language=None, wrap_lines=True)
-        page_link("overview", "Overview", icon=":material/space_dashboard:")
+        for page in pages:
+            label, icon = PAGES[page]
+            page_link(page, label, icon=icon)
 
 
 def nothing_scored() -> None:
@@ -143,17 +145,17 @@ def nothing_scored() -> None:
             "The pool of these scores is gone",
             f"{lost.id} was made from {pool}, which is not in this workspace. Import the pool again from the same "
             "source: it gets the same id, and the scores fit it.",
-            "lark pool import FILE",
-        )
+            "lark pool import FILE", "score",
+        )  # fmt: skip
     elif artifacts["pools"]:
         empty_state(
             "Nothing is scored yet",
             "One forward pass of your student gives every candidate its ĝ. This page follows by itself.",
-            f"lark score --pool {shlex.quote(artifacts['pools'][0].id)} --student STUDENT",
-        )
+            f"lark score --pool {shlex.quote(artifacts['pools'][0].id)} --student STUDENT", "score",
+        )  # fmt: skip
     else:
         empty_state(
             "No pool yet",
             "Import candidate trajectories and score them under a student, or see it all on the embedded demo.",
-            "make demo",
-        )
+            "make demo", "score", "overview",
+        )  # fmt: skip
