@@ -28,9 +28,9 @@ demo: $(STAMP) ## the whole pipeline on the embedded pool with a real 135M stude
 app: $(STAMP) ## the dashboard on ./cache
 	$(BIN)/lark serve
 
-test: $(STAMP) chromium ## all tests, quick ones first
-	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow
+test: $(STAMP) chromium ## all tests, quick ones first, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 chromium: ## the browser of the dashboard's tests, installed where that is allowed
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \

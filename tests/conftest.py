@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from lark_engine.store.workspace import Artifact, Workspace
@@ -22,6 +24,9 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 # A shell without job control starts what it puts in the background deaf to Ctrl-C, and its children with it; tests that
 # send Ctrl-C to a child must not depend on how they were started.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long one example takes says more about what else the machine does.
+hypothesis.settings.register_profile("lark", deadline=None)
+hypothesis.settings.load_profile("lark")
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +39,14 @@ def shared_dir() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Jobs of tests wait for no device that a job of the user, or of tests beside these, has leased."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LARK_LEASES", str(tmp_path_factory.mktemp("leases")))
+        yield
 
 
 @pytest.fixture
@@ -84,7 +97,9 @@ def make_tiny_model(root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def real_student(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """The real 135M student, converted once for all tests that need it (about 20 s)."""
+    """The real 135M student, converted once for all tests that need it (about 20 s), by the first worker that does."""
     from lark_engine.demo.student import convert_student
 
-    return convert_student(Workspace(tmp_path_factory.mktemp("student")))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return convert_student(Workspace(tmp_path_factory.mktemp("student")))
+    return convert_student(Workspace(tmp_path_factory.getbasetemp().parent / "student"))  # one folder of all workers

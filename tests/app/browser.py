@@ -31,7 +31,8 @@ ARGUMENTS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-FIRST_PORT = 8740
+# Each worker of pytest has ports of its own: what is free when it is looked for is free when it is taken.
+FIRST_PORT = 8740 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 WAIT_MS = 30_000
 _IDLE = "[data-testid=stApp][data-test-script-state=notRunning]"
 _CALM_MS = 200  # a rerun that an action causes begins within this time

@@ -76,6 +76,6 @@ def test_outside_of_formulas_every_sign_of_markdown_is_escaped(text: str) -> Non
 
 @pytest.mark.parametrize("flood", [r"\[", "$", r"\(", "$a ", r"\begin{align}", "`", "\\", "w", "$x$", "\n", "{", "<"])
 def test_a_flood_of_openings_takes_no_time(flood: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     latex_markdown(flood * (10_000 // len(flood)))
-    assert time.perf_counter() - started < 2.0  # about 0.1 s alone
+    assert time.process_time() - started < 2.0  # about 0.1 s alone

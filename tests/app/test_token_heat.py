@@ -132,7 +132,7 @@ def test_sixteen_thousand_tokens_are_written_at_once() -> None:
     frame = tokens(
         [words[n % 6] for n in range(size)], top_text=[words[:5]] * size, top_p=[[0.5, 0.2, 0.1, 0.05, 0.01]] * size
     )
-    started = time.perf_counter()
+    started = time.process_time()
     markup = heat_html(frame, heat_of(frame, "nll", None))
-    assert time.perf_counter() - started < 2.0  # about 0.1 s alone
+    assert time.process_time() - started < 2.0  # about 0.1 s alone
     assert len(markup) < 3_000_000

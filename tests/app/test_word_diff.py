@@ -47,9 +47,9 @@ def test_both_sides_keep_every_character_and_make_no_element() -> None:
 
 
 def test_long_texts_are_cut_and_say_so_in_no_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     found = word_diff(LONG_LINE, LONG_LINE[::-1])
     assert found.num_words == (MOST_WORDS, MOST_WORDS)
     assert found.first.num_compared < len(LONG_LINE)
     word_diff("x" * 200_000, "y " * 100_000)
-    assert time.perf_counter() - started < 5.0  # about 0.3 s alone
+    assert time.process_time() - started < 5.0  # about 0.3 s alone

@@ -134,12 +134,19 @@ def test_show_says_what_is_known_of_a_job_that_failed(root: Path) -> None:
 
 
 def test_logs_shows_the_end_and_follows_to_the_end_of_the_job(root: Path, pool_path: Path) -> None:
-    job = new_job(root, python("import time\nfor i in range(5): print('line', i, flush=True); time.sleep(0.3)"))
+    seen = root.parent / "seen"
+    until = f"while not pathlib.Path({str(seen)!r}).exists(): print('a', 'line', flush=True); time.sleep(0.2)"
+    job = new_job(root, python(f"import pathlib, time\n{until}\nprint('the', 'end')"))
     actions.launch(job)
     line = [*LARK, "jobs", "logs", job.id, "--follow", "--lines", "0", "--workspace", str(root)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
-    assert "line 4" in done.stdout
-    assert done.stdout.splitlines()[-1].endswith("jobs: succeeded")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        told = iter(following.stdout.readline, "")
+        assert next(told) == "a line\n"
+        seen.touch()  # it ends when the one that follows has shown a line
+        rest = list(told)
+    assert "the end\n" in rest
+    assert rest[-1].endswith("jobs: succeeded\n")
     assert succeeds("jobs", "logs", job.id, "-n", "1", workspace=root).endswith("jobs: succeeded\n")
 
 

@@ -158,10 +158,10 @@ HOSTILE = [
 def test_quick_verdicts_take_linear_time_and_raise_nothing(text: str) -> None:
     for prediction, reference in ((text, r"\frac{1}{2}"), (text, "5 cm"), ("5", text), (text, text + "1")):
         for answer_type in ANSWER_TYPES:
-            started = time.perf_counter()
+            started = time.process_time()
             quick_verdict(prediction, reference, answer_type)
             normalize(prediction)
-            assert time.perf_counter() - started < 0.1
+            assert time.process_time() - started < 0.1
 
 
 def test_sympy_stays_out_of_the_calling_process() -> None:

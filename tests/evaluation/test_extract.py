@@ -134,10 +134,10 @@ def test_letter_of_needs_a_delimiter() -> None:
     ],
 )
 def test_extraction_takes_linear_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     extract(text, "letter")
     extract(text, rules=("boxed", "answer_phrase", "last_number"))
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 def test_last_boxed_keeps_the_text_as_it_is() -> None:

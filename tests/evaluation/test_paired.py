@@ -74,9 +74,9 @@ def test_for_zero_one_values_the_permutation_test_is_the_sign_test(pairs: list[t
 def test_forty_nine_problems_are_exact_within_a_second() -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 6, 49) / 5).tolist(), (rng.integers(0, 6, 49) / 5).tolist()
-    started = time.perf_counter()
+    started = time.process_time()
     paired = compare_paired(a, b)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     fifths_moved = [round(5 * (y - x)) for x, y in zip(a, b, strict=True)]
     counts = Counter([0])
     for d in fifths_moved:
