@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lark_engine.config import Device, Dtype
 from lark_engine.errors import DeviceError, StudentError, first_line
@@ -60,27 +60,52 @@ class ModelRef:
         return {"model": self.artifact.ref} if self.artifact else {}
 
 
+class LocalStudent(NamedTuple):
+    """A full model that lies on this machine: its name, its folder, and the workspace's artifact if it is one."""
+
+    name: str
+    path: Path
+    artifact: Artifact | None = None
+
+    @property
+    def origin(self) -> str:
+        """What finds it again from any folder, as scores keep it: the workspace's id, or the absolute path."""
+        return self.artifact.id if self.artifact else str(self.path)
+
+
 def resolve_student(name: str, workspace: Workspace) -> ModelRef:
     """A full model: a folder, a student of the workspace (name or id), or a Hugging Face hub id.
 
     Errors: `StudentError` or `StoreError` when there is no such model, or its folder lacks config, tokenizer or
     safetensors weights (pickled weights are never loaded).
     """
+    found = find_student(name, workspace)
+    if found is None:
+        found = LocalStudent(slug(name), _hub_folder(name).absolute())
+        _check_model_dir(found.path)
+    content = hash_model_dir(found.path, workspace.memo_dir)
+    return ModelRef(name=found.name, path=found.path, content=content, artifact=found.artifact)
+
+
+def find_student(name: str, workspace: Workspace) -> LocalStudent | None:
+    """The full model of this name on this machine; None for a name that only the hub can know.
+
+    Reads no weights and fetches nothing. Errors: as `resolve_student`.
+    """
     folder = Path(name).expanduser()
-    artifact = None
-    if not folder.is_dir():
+    if folder.is_dir():
+        inside = folder / STUDENT_DIR
+        is_artifact = inside.is_dir() and not (folder / "config.json").exists()
+        found = LocalStudent(
+            slug(Path(name).name if Path(name).is_dir() else name), (inside if is_artifact else folder).absolute()
+        )
+    else:
         known = [a for a in workspace.list("students") if name in (a.id, a.manifest.name, a.manifest.fingerprint)]
-        if known:
-            artifact = known[0]
-            folder = artifact.path / STUDENT_DIR
-        else:
-            folder = _hub_folder(name)
-    elif (folder / STUDENT_DIR).is_dir() and not (folder / "config.json").exists():
-        folder = folder / STUDENT_DIR
-    folder = folder.absolute()
-    _check_model_dir(folder)
-    label = artifact.manifest.name if artifact else slug(Path(name).name if Path(name).is_dir() else name)
-    return ModelRef(name=label, path=folder, content=hash_model_dir(folder, workspace.memo_dir), artifact=artifact)
+        if not known:
+            return None
+        found = LocalStudent(known[0].manifest.name, (known[0].path / STUDENT_DIR).absolute(), known[0])
+    _check_model_dir(found.path)
+    return found
 
 
 def resolve_model(name: str, workspace: Workspace) -> ModelRef:
@@ -247,7 +272,12 @@ def save_weights(
 
 def context_length(model: ModelRef) -> int | None:
     """The longest sequence that the model's config states, in tokens; None where it states none."""
-    limit = json.loads((model.base_path / "config.json").read_text()).get("max_position_embeddings")
+    return stated_length(model.base_path)
+
+
+def stated_length(folder: Path) -> int | None:
+    """The longest sequence that the config in a model's folder states, in tokens; None where it states none."""
+    limit = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
     return int(limit) if limit else None
 
 

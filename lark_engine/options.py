@@ -14,17 +14,19 @@ from lark_engine.config.fields import Field, Kind, fields_of
 
 
 def with_options(
-    config: type[StageConfig], *, leave_out: tuple[str, ...] = (), aliases: Mapping[str, tuple[str, ...]] | None = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one option for each field of `config`; its parameter `values` gets those that were given.
+    config: type[StageConfig], *, leave_out: tuple[str, ...] = (), aliases: Mapping[str, tuple[str, ...]] | None = None,
+    into: str = "values",
+) -> Callable[[Callable[..., None]], Callable[..., None]]:  # fmt: skip
+    """Give a command one option for each field of `config`; its parameter `into` gets those that were given.
 
-    Options that were not given are absent from `values`, so that a recipe's value or the config's default holds.
+    Options that were not given are absent from it, so that a recipe's value or the config's default holds.
     `aliases` adds flags to a field's own (the released code's names).
-    Every other parameter of the command stays as it is, a `ctx: typer.Context` too.
+    Every other parameter of the command stays as it is, a `ctx: typer.Context` too, so that a command may have the
+    options of several configs.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = {name: p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "values"}
+        own = {name: p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != into}
         fields = {name: f for name, f in fields_of(config).items() if name not in leave_out}
         parameters = [
             inspect.Parameter(
@@ -36,7 +38,7 @@ def with_options(
 
         def run(**given: Any) -> None:
             values = {name: given[name] for name in fields if given.get(name) not in (None, [])}
-            command(values=values, **{name: given[name] for name in own})
+            command(**{into: values}, **{name: given[name] for name in own})
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values()]

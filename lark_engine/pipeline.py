@@ -35,7 +35,8 @@ from lark_engine.results.table import results_table
 from lark_engine.scoring.score import plan_score, score
 from lark_engine.selection.select import plan_select, select
 from lark_engine.store.workspace import Artifact, Plan, Workspace
-from lark_engine.training.train import TrainData, plan_train, selection_data, train
+from lark_engine.training.plan import TrainData, plan_train, selection_data
+from lark_engine.training.train import train
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from lark_engine.config import GenerateConfig, GradeConfig, PoolConfig, ScoreCon
 from lark_engine.config.base import StageConfig
 from lark_engine.config.fields import fields_of, problems_with
 from lark_engine.errors import ConfigError
-from lark_engine.recipes.reading import dump_yaml, parse_yaml
+from lark_engine.recipes.reading import parse_yaml
 
 
 @pytest.mark.parametrize("config", [PoolConfig, ScoreConfig, TrainConfig, GenerateConfig, GradeConfig])
@@ -56,11 +56,6 @@ def test_fields_that_contradict_each_other_are_told_at_each_of_them() -> None:
     sentence = "max_steps and max_tokens both say where training ends; give one of them"
     assert found == {"max_steps": sentence, "max_tokens": sentence}
     assert problems_with(lambda: TrainConfig.model_validate({"student": "s"}), TrainConfig.model_fields) == {}
-
-
-def test_a_recipe_is_written_as_it_is_read() -> None:
-    values = {"lr": 1e-05, "epochs": 3, "packing": False, "lora_targets": ["q_proj"], "student": "a: #b", "seed": 0}
-    assert parse_yaml(dump_yaml(values), "text") == values
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from lark_engine.config import PoolConfig
 from lark_engine.errors import ConfigError, LarkError, StoppedEarly
 from lark_engine.jobs.folder import FOLDER_VARIABLE
 from lark_engine.jobs.membership import Membership, join
+from lark_engine.store.atomic import write_json
+from lark_engine.store.events import finite
 from lark_engine.store.workspace import Artifact, Workspace
 
 INTERRUPTED = 130
@@ -83,6 +85,13 @@ _run = _Run()
 def is_under_supervisor() -> bool:
     """Whether a job's supervisor started this process, to which its exit status means how the job ended."""
     return _run.membership is not None and _run.membership.is_command
+
+
+def leave_record(name: str, values: dict[str, Any]) -> None:
+    """Leave what a command found in the folder of its job, where it is the command of one; pages read it there."""
+    if is_under_supervisor():
+        assert _run.membership is not None
+        write_json(_run.membership.job.folder / name, finite(values))
 
 
 def _tell(membership: Membership | None, error: Exception | None) -> None:

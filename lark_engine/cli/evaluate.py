@@ -25,17 +25,26 @@ Verdict = Literal["correct", "wrong", "as-graded"]
 
 @app.command("generate")
 @stage("generate")
+@with_options(GradeConfig, into="grading")
 @with_options(GenerateConfig, leave_out=("benchmark",))
 def generate_command(
     values: dict[str, Any],
+    grading: dict[str, Any],
     benchmark: Annotated[list[str], typer.Option("--benchmark", help="file, NAME=FILE, or the name of a fetched one")],
     model_path: Annotated[list[str] | None, typer.Option("--model-path", "--model", help="checkpoint or model")] = None,
     benchmark_path: Annotated[Path | None, typer.Option(help="file of the one named benchmark")] = None,
+    with_grades: Annotated[
+        bool, typer.Option("--grade/--no-grade", help="also grade, each benchmark of a model once it is sampled")
+    ] = False,
     output_dir: OutputDir = None,
     workspace: WorkspaceOption = CACHE,
 ) -> None:
-    """Sample answers to benchmark problems from checkpoints or students."""
+    """Sample answers to benchmark problems from checkpoints or students; with --grade, grade them as `lark grade` does.
+
+    What is finished is skipped, so that after an error the same command makes only what is missing.
+    """
     from lark_engine.evaluation.generate import generate
+    from lark_engine.evaluation.grade import METRICS, grade
     from lark_engine.models import resolve_model
 
     store = Workspace(workspace)
@@ -43,14 +52,27 @@ def generate_command(
     if benchmark_path and len(benchmark) > 1:
         raise ConfigError("--benchmark-path goes with one --benchmark; write several as --benchmark NAME=FILE each")
     config = GenerateConfig.parse({"benchmark": names, **values}, "lark generate")
+    rules = GradeConfig.parse(grading, "lark generate")
+    if grading and not with_grades:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in grading)
+        raise ConfigError(f"{given}: says how to grade, which is not asked for; add --grade")
     models = [resolve_model(name, store) for name in model_path or []]
     if not models and config.backend != "endpoint":
         raise ConfigError("which model? give --model-path with a checkpoint id, a student or a folder")
-    for artifact in generate(config, store, models, api_key=os.environ.get("LARK_API_KEY")):
+
+    def finish(artifact: Artifact) -> None:
+        folder = None
         if output_dir:
-            several = output_dir / artifact.path.parent.name if len(models) > 1 else output_dir
-            _publish(artifact, several / artifact.name)
+            folder = (output_dir / artifact.path.parent.name if len(models) > 1 else output_dir) / artifact.name
+            _publish(artifact, folder)
         done(artifact)
+        if with_grades:
+            graded = grade(rules, store, artifact)
+            if folder:
+                copy_file(graded.path / METRICS, folder / METRICS)
+            done(graded)
+
+    generate(config, store, models, api_key=os.environ.get("LARK_API_KEY"), on_finished=finish)
 
 
 @app.command("extract")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -68,7 +67,7 @@ def table_command(
 
 @app.command("compare")
 def compare_command(
-    first: Annotated[str, typer.Argument(help="A: a model, checkpoint, grade, or SWEEP:ARM")],
+    first: Annotated[str, typer.Argument(help="A: a model, checkpoint, grade, row of the table, or SWEEP:ARM")],
     second: Annotated[str, typer.Argument(help="B")],
     metric: Annotated[str, typer.Option(help="avg, pass, maj, or one by its whole name, as pass@1")] = "avg",
     benchmark: Annotated[list[str] | None, typer.Option(help="only these benchmarks")] = None,
@@ -77,10 +76,11 @@ def compare_command(
 ) -> None:
     """Is B better than A, by how much, on which problems: paired differences with exact tests."""
     from lark_engine.results.compare import compare
+    from lark_engine.results.compare_export import comparison_json
 
     found = compare(Workspace(workspace), first, second, metric=metric, benchmarks=benchmark or [])
     if as_json:
-        typer.echo(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
+        typer.echo(comparison_json(found))
         return
     for line in comparison_lines(found):
         typer.echo(line)
@@ -130,8 +130,11 @@ def comparison_lines(found: Comparison) -> list[str]:
     for one in found.benchmarks:
         lines += ["", *_benchmark_lines(one, adjusted=len(found.benchmarks) > 1)]
     if (macro := found.macro) is not None:
-        interval = "" if macro.low is None or macro.high is None else f" [{_signed(macro.low)}, {_signed(macro.high)}]"
-        lines += ["", f"mean over {len(found.benchmarks)} benchmarks: B - A = {_signed(macro.value)}{interval} points"]
+        scale, unit = (1.0, "tokens") if found.benchmarks[0].metric == "mean_tokens" else (100.0, "points")
+        ends = (macro.low, macro.high)
+        interval = "" if None in ends else f" [{', '.join(_signed(end or 0.0, scale) for end in ends)}]"
+        mean = f"B - A = {_signed(macro.value, scale)}{interval} {unit}"
+        lines += ["", f"mean over {len(found.benchmarks)} benchmarks: {mean}"]
     if len(found.benchmarks) > MANY_COMPARISONS:
         lines.append(
             f"{len(found.benchmarks)} comparisons were made: of that many, one in twenty is below 0.05 by chance; read "
@@ -186,13 +189,6 @@ def _matrix_lines(one: BenchmarkComparison) -> list[str]:
 
 def _signed(value: float, scale: float = 100.0) -> str:
     return f"{value * scale:+.1f}"
-
-
-def _as_json(found: Comparison) -> dict[str, Any]:
-    values = asdict(found)
-    for one in values["benchmarks"]:
-        one["matrix"] = [{"a": a, "b": b, "problems": n} for (a, b), n in one["matrix"].items()]
-    return values
 
 
 def _any_artifact(name: str, store: Workspace) -> Artifact:

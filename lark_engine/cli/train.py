@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, done, is_under_supervisor, stage
+from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, done, is_under_supervisor, leave_record, stage
 from lark_engine.config import TrainConfig
 from lark_engine.errors import StoppedEarly
 from lark_engine.options import with_options
 from lark_engine.store.workspace import Artifact, Workspace
 
 if TYPE_CHECKING:
-    from lark_engine.training.preflight import Preflight as PreflightResult
+    from lark_engine.training.preflight_record import Preflight as PreflightResult
 
 log = logging.getLogger(__name__)
 
@@ -118,10 +118,12 @@ def _config(values: dict[str, Any], recipe: str, grad_accum: int | None) -> Trai
 
 
 def _preflight(config: TrainConfig, data: str, store: Workspace, as_json: bool) -> None:
+    from lark_engine.training.plan import train_data
     from lark_engine.training.preflight import preflight
-    from lark_engine.training.train import train_data
+    from lark_engine.training.preflight_record import PREFLIGHT
 
     found = preflight(config, store, train_data(data, store))
+    leave_record(PREFLIGHT, found.as_json())
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
         return
@@ -160,6 +162,7 @@ def preflight_lines(found: PreflightResult) -> list[str]:
         f"memory         about {found.memory_gb:.2f} GB a device, {found.memory_free_gb:.2f} GB free "
         f"({found.memory_basis})",
         f"disk           at most {found.disk_gb:.2f} GB, {found.disk_free_gb:.2f} GB free",
+        f"run            {found.resume}",
         *(f"PROBLEM        {problem}" for problem in found.problems),
         "ready" if not found.problems else f"{len(found.problems)} problem(s)",
     ]
@@ -172,7 +175,8 @@ def _excerpt(text: str) -> str:
 
 
 def _train(config: TrainConfig, data: str, output_dir: Path | None, store: Workspace) -> None:
-    from lark_engine.training.train import train, train_data
+    from lark_engine.training.plan import train_data
+    from lark_engine.training.train import train
 
     rank = int(os.environ["RANK"]) if "RANK" in os.environ else None
     try:

@@ -93,6 +93,7 @@ class TrainConfig(StageConfig):
         ("auto",),
         "modules that get an adapter; auto = every projection of attention and feed-forward, by architecture; "
         "all-linear = every linear layer",
+        min_length=1,
     )
     deepspeed: str | None = option(None, "DeepSpeed configuration: zero2, zero2_bf16, zero3, or a JSON file")
     nproc_per_node: int = option(1, "training processes (devices) on each machine", identity=False, ge=1)

@@ -79,8 +79,12 @@ def workspace_checks(workspace: Path) -> list[Check]:
     except OSError as error:
         cure = "free room on its disk, or " + choose if error.errno in (errno.ENOSPC, errno.EDQUOT) else choose
         checks.append(_problem("workspace", f"{folder}: cannot be written ({error.strerror})", cure))
-    room = room_of(folder)
-    return [*checks, room_check("workspace room", folder, room, least=_LEAST_ROOM, good=_GOOD_ROOM)]
+    return [*checks, workspace_room(folder)]
+
+
+def workspace_room(folder: Path) -> Check:
+    """Whether the disk under a folder has room for what a run makes. Only looks."""
+    return room_check("workspace room", folder, room_of(folder), least=_LEAST_ROOM, good=_GOOD_ROOM)
 
 
 def room_of(folder: Path) -> Room | None:

@@ -127,12 +127,10 @@ def in_flight(config: GenerateConfig) -> int:
 
 
 def resolved_dtype(config: GenerateConfig) -> str:
-    """The precision by name; an endpoint's is not ours to know and stays `auto`."""
-    if config.backend in ("vllm", "sglang"):
-        return "bfloat16" if config.dtype == "auto" else config.dtype
-    if config.backend == "transformers":
-        return resolve_dtype(config.dtype, resolve_device(config.device))
-    return config.dtype
+    """The precision by name; an endpoint's is not ours to know and stays `auto`. Only where it must, torch is asked."""
+    if config.dtype != "auto" or config.backend == "endpoint":
+        return config.dtype
+    return "bfloat16" if config.backend != "transformers" else resolve_dtype("auto", resolve_device(config.device))
 
 
 def check_backend(config: GenerateConfig) -> None:

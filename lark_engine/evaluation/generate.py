@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,13 +72,15 @@ def plan_generation(config: GenerateConfig, workspace: Workspace, model: ModelRe
 
 
 def generate(
-    config: GenerateConfig, workspace: Workspace, models: Sequence[ModelRef], *, api_key: str | None = None
-) -> list[Artifact]:
+    config: GenerateConfig, workspace: Workspace, models: Sequence[ModelRef], *, api_key: str | None = None,
+    on_finished: Callable[[Artifact], None] | None = None,
+) -> list[Artifact]:  # fmt: skip
     """Sample every benchmark of the config from every model; artifacts in that order, finished ones as they are.
 
     Servers are started for each base model, and only when a sample of it is missing; they serve the base and all its
     adapters. With backend `endpoint`, `models` may be empty: then the server's model is what is evaluated; `api_key`
-    is the endpoint's. After an error, a kill or Ctrl-C the same call makes only what is missing.
+    is the endpoint's. `on_finished` gets each artifact once it is whole, while the others are still to be made. After
+    an error, a kill or Ctrl-C the same call makes only what is missing.
     Errors: `PoolError` for a bad benchmark, `ServerError`, `StudentError`, `DeviceError`.
     """
     benchmarks = [load_benchmark(name, limit=config.limit, workspace=workspace) for name in config.benchmark]
@@ -98,6 +100,8 @@ def generate(
         for model, benchmark, plan in sorted(plans, key=lambda item: bases.index(item[0].base_path)):
             job = _Job(config=config, model=model, benchmark=benchmark, backends=backends)
             made[workspace.folder(plan)] = workspace.build(plan, job.make)
+            if on_finished is not None:
+                on_finished(made[workspace.folder(plan)])
     return [made[workspace.folder(plan)] for _, _, plan in plans]
 
 

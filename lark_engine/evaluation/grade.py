@@ -114,7 +114,16 @@ def generations_dir(grade: Artifact) -> Path:
 
 def problems_of(table: pd.DataFrame) -> dict[str, Samples]:
     """The samples of each problem by its id, in the order of the table."""
-    return {str(problem_id): _samples(part) for problem_id, part in table.groupby("problem_id", sort=False)}
+    found = table["prediction"]
+    columns = (
+        table["correct"].astype(bool), found.astype(object).where(found.notna(), None),
+        table["finish_reason"] == TRUNCATED, table["num_tokens"].astype(int),
+    )  # fmt: skip
+    samples: dict[str, list[tuple[bool, str | None, bool, int]]] = {}
+    # One pass over lists: a group of pandas for each of thousands of problems takes seconds.
+    for problem_id, *sample in zip(table["problem_id"], *(column.tolist() for column in columns), strict=True):
+        samples.setdefault(str(problem_id), []).append(tuple(sample))
+    return {problem_id: _samples(rows) for problem_id, rows in samples.items()}
 
 
 def _make(draft: Draft, config: GradeConfig, generations: Artifact, answer_type: str) -> None:
@@ -192,9 +201,6 @@ def _metrics(table: pd.DataFrame) -> dict[str, dict[str, Any] | None]:
     return {name: asdict(value) if value else None for name, value in summarize(problems).items()}
 
 
-def _samples(part: pd.DataFrame) -> Samples:
-    predictions: Sequence[Any] = part["prediction"].astype(object).where(part["prediction"].notna(), None).tolist()
-    return Samples(
-        correct=tuple(map(bool, part["correct"])), predictions=tuple(predictions),
-        truncated=tuple(part["finish_reason"] == TRUNCATED), num_tokens=tuple(map(int, part["num_tokens"])),
-    )  # fmt: skip
+def _samples(rows: Sequence[tuple[bool, str | None, bool, int]]) -> Samples:
+    correct, predictions, truncated, num_tokens = zip(*rows, strict=True)
+    return Samples(correct=correct, predictions=predictions, truncated=truncated, num_tokens=num_tokens)

@@ -6,8 +6,10 @@ jobs/<time>-<stage>-<id>/
     heartbeat       written over in place while the supervisor lives, so that a full disk does not silence it
     control.json    what somebody asked for
     events.jsonl    progress, as every stage writes it
+    artifacts.txt   what its stages set out to build, one `kind/id` a line
     output.log      all that supervisor and command said
     outcome.json    what the command itself said of its end
+    preflight.json  what a preflight of training found
     done.json       the verdict; excerpt.log beside it keeps the ends of the log
     attempts/<n>/   the verdicts of earlier attempts
 """
@@ -29,7 +31,7 @@ from typing import Any
 
 from lark_engine.errors import StoreError, did_you_mean
 from lark_engine.jobs.records import REQUESTS, SCHEMA_VERSION, JobSpec, Launch, Request, read_record
-from lark_engine.store.atomic import make_dir, write_json, write_text
+from lark_engine.store.atomic import make_dir, open_regular, write_json, write_text
 
 JOBS_DIR = "jobs"
 # In the environment of every process of a job, also of one that leaves its session: who it belongs to.
@@ -41,8 +43,9 @@ FOLDER_MARKS = (MARK, FOLDER_VARIABLE, COMMAND_VARIABLE)
 OUTCOME = "outcome.json"
 _ATTEMPTS = "attempts"
 # The verdict last: until it is moved, the attempt has ended.
-_OF_AN_ATTEMPT = ("launch.json", "control.json", OUTCOME, "excerpt.log", "done.json")
+_OF_AN_ATTEMPT = ("launch.json", "control.json", OUTCOME, "preflight.json", "excerpt.log", "done.json")
 _ID_BYTES = 4
+_MOST_ARTIFACT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class Job:
     @property
     def events_path(self) -> Path:
         return self.folder / "events.jsonl"
+
+    @property
+    def artifacts_path(self) -> Path:
+        return self.folder / "artifacts.txt"
 
     @property
     def log_path(self) -> Path:
@@ -107,6 +114,23 @@ class Job:
 
     def write_outcome(self, values: Mapping[str, Any]) -> None:
         write_json(self.folder / OUTCOME, dict(values))
+
+    def note_artifact(self, folder: Path) -> None:
+        """Note that a stage of this job builds the artifact in a folder of the workspace; once for each."""
+        with contextlib.suppress(OSError, ValueError):  # of another workspace; or our folder is gone
+            name = folder.resolve().relative_to(self.workspace_root.resolve()).as_posix()
+            if name not in self.artifacts() and self.folder.is_dir():
+                with self.artifacts_path.open("a", encoding="utf-8") as file:
+                    file.write(f"{name}\n")
+
+    def artifacts(self) -> list[str]:
+        """The artifacts (`kind/id`) that its stages have set out to build, in this order."""
+        try:
+            with open_regular(self.artifacts_path) as file:
+                text = file.read(_MOST_ARTIFACT_BYTES).decode("utf-8", "replace")
+        except OSError:
+            return []
+        return list(dict.fromkeys(line for line in text.split("\n")[:-1] if line))  # without a torn last line
 
     def request(self) -> Request | None:
         """What somebody asked for, if anybody did."""

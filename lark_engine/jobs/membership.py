@@ -69,7 +69,12 @@ def join(environment: MutableMapping[str, str]) -> Membership | None:
     if not folder or not Path(folder).is_dir():
         return None
     job = Job(Path(folder))
-    link_job(JobLink(events_path=job.events_path, wants_stop=lambda: job.request() == "after_checkpoint"))
+    link_job(
+        JobLink(
+            events_path=job.events_path, wants_stop=lambda: job.request() == "after_checkpoint",
+            builds=job.note_artifact,
+        )
+    )  # fmt: skip
     is_command = environment.pop(COMMAND_VARIABLE, None) is not None
     if is_command:
         threading.Thread(target=_keep_supervised, args=(job,), daemon=True, name="supervisor-watch").start()

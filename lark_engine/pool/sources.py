@@ -32,12 +32,13 @@ from lark_engine.pool.rejections import clean_text
 from lark_engine.store.fingerprint import fingerprint, hash_file
 from lark_engine.store.workspace import slug
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _SPLIT_NAME = re.compile(r"(train|test|validation|valid|val|dev)(?=[-._])|\w+(?=-\d{5}-of-\d{5})")
 _LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".jsonl.zstd")
 _LISTS = (".json", ".json.gz", ".json.zst")
 _TABLES = (".parquet",)
-_SUFFIXES = (*_LINES, *_LISTS, *_TABLES, ".gz", ".zst", ".zstd")
+# What the name of a file that is read may end with, the longest first.
+SUFFIXES = (*_LINES, *_LISTS, *_TABLES, ".gz", ".zst", ".zstd")
 _WHAT = "give a file (.jsonl, .gz, .zst, .parquet), a folder of teachers, or a Hugging Face dataset id (owner/name)"
 
 Format = Literal["files", "teachers", "arrow", "hub"]
@@ -60,7 +61,7 @@ class Source:
     def name(self) -> str:
         """A safe name for the pool: the source's without its suffixes."""
         name = self.label.rstrip("/").rsplit("/", 1)[-1]
-        while (suffix := next((s for s in _SUFFIXES if name.lower().endswith(s)), None)) and len(name) > len(suffix):
+        while (suffix := next((s for s in SUFFIXES if name.lower().endswith(s)), None)) and len(name) > len(suffix):
             name = name[: -len(suffix)]
         return slug(name)
 
@@ -78,7 +79,7 @@ def resolve_source(config: PoolConfig) -> Source:
     """Find out what the source is. Errors: `PoolError` when it is absent, unreadable, empty or of no known format."""
     path = Path(config.source).expanduser()
     if not path.exists():
-        if _HUB_ID.fullmatch(config.source) and not config.source.lower().endswith(_SUFFIXES):
+        if HUB_ID.fullmatch(config.source) and not config.source.lower().endswith(SUFFIXES):
             return _resolve_hub(config)
         raise PoolError(f"{config.source}: no such file or folder; {_WHAT}")
     if config.revision is not None:
@@ -209,12 +210,15 @@ def _read_file(file: Path, source: Source) -> Iterator[SourceRow]:
     label = source.place(file)
     if is_parquet(file):
         return read_parquet(file, label)
-    if file.name.lower().endswith(_LISTS) and _starts_with_bracket(file, label):
+    if is_json_list(file, label):
         return read_json_list(file, label)
     return read_jsonl(file, label)
 
 
-def _starts_with_bracket(file: Path, label: str) -> bool:
+def is_json_list(file: Path, label: str) -> bool:
+    """Whether a file is one JSON list, by its name and its beginning."""
+    if not file.name.lower().endswith(_LISTS):
+        return False
     with open_bytes(file, label) as (stream, _):
         return stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent
 
 
 # Names of transformers' TrainingArguments and peft's LoraConfig, as the released configuration files write them.
-_RELEASED_NAMES = {
+RELEASED_NAMES = {
     "learning_rate": "lr",
     "num_train_epochs": "epochs",
     "per_device_train_batch_size": "batch_size",
@@ -30,7 +30,7 @@ def train_recipe(name: str) -> dict[str, Any]:
     """Values of a shipped training recipe, or of a YAML file. Errors: `ConfigError` with the nearest known name."""
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
-        return {"recipe": path.stem, **_our_names(load_yaml(path))}
+        return {"recipe": path.stem, **our_names(load_yaml(path))}
     shipped = ROOT / "train" / f"{name}.yaml"
     if not shipped.is_file():
         raise ConfigError(f"no training recipe '{name}'{did_you_mean(name, train_recipes())}")
@@ -71,12 +71,12 @@ def deepspeed_config(name: str) -> dict[str, Any]:
 
 def lora_values(path: Path) -> dict[str, Any]:
     """LoRA options of a YAML or JSON file, in our names or in peft's (r, target_modules)."""
-    return _our_names(load_yaml(path))
+    return our_names(load_yaml(path))
 
 
-def _our_names(values: dict[str, Any]) -> dict[str, Any]:
+def our_names(values: dict[str, Any]) -> dict[str, Any]:
     """Released names in ours; what only repeats how we always train is accepted with that value alone."""
-    ours = {_RELEASED_NAMES.get(name, name): value for name, value in values.items()}
+    ours = {RELEASED_NAMES.get(name, name): value for name, value in values.items()}
     for name, only in _FIXED.items():
         if name in ours and ours.pop(name) != only:
             raise ConfigError(f"'{name}' is always {only!r} here; leave it out, or give it this value")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +66,14 @@ def parse_yaml(text: str, place: str) -> dict[str, Any]:
     return values
 
 
-def dump_yaml(values: Mapping[str, Any]) -> str:
-    """A mapping of plain values as a recipe's text, in its order; `parse_yaml` reads the same values from it."""
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+def key_lines(text: str) -> dict[str, int]:
+    """The line of each key of a YAML mapping that `parse_yaml` reads."""
+    node = yaml.compose(text, Loader=_StrictLoader)
+    pairs = node.value if isinstance(node, MappingNode) else []
+    return {str(key.value): key.start_mark.line + 1 for key, _ in pairs}
+
+
+def yaml_line(name: str, value: Any) -> str:
+    """One key with a plain value, in one line unless its text has several."""
+    style = None if isinstance(value, list) else False
+    return yaml.safe_dump({name: value}, default_flow_style=style, allow_unicode=True, width=1 << 20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from lark_engine.config import (
 )
 from lark_engine.printing import printable
 from lark_engine.recipes import train_recipe
+from lark_engine.recipes.batches import with_global_batch
 from lark_engine.store.workspace import Artifact, Kind, Workspace
 
 # What the run's place decides and not its result: repeated elsewhere, it may be another.
-_OF_THE_PLACE = frozenset({"device", "nproc_per_node", "nnodes", "node_rank", "rdzv_endpoint", "stop_after_checkpoint"})
+OF_THE_PLACE = frozenset({"device", "nproc_per_node", "nnodes", "node_rank", "rdzv_endpoint", "stop_after_checkpoint"})
+# What a batch of accumulation steps is made of.
+_BATCH_OF = ("nproc_per_node", "nnodes", "batch_size")
 
 
 def command_of(artifact: Artifact, workspace: Workspace) -> list[str] | None:
@@ -35,9 +38,91 @@ def command_of(artifact: Artifact, workspace: Workspace) -> list[str] | None:
     return ["lark", *words, "--workspace", str(workspace.root)] if words else None
 
 
+def import_command(config: PoolConfig, workspace: Workspace) -> list[str]:
+    """The command that imports a pool with these options, from whichever folder it is run."""
+    path = Path(config.source).expanduser()
+    source = str(path.absolute()) if path.exists() else config.source
+    options = option_words(PoolConfig, dict(config), leave_out=("source",))
+    return ["lark", "pool", "import", source, *options, "--workspace", str(workspace.root)]
+
+
+def score_command(config: ScoreConfig, students: Sequence[str], pool: Artifact, workspace: Workspace) -> list[str]:
+    """The command that scores a pool under these students one by one; the config's own student is not asked."""
+    which = [word for name in students for word in ("--student", name)]
+    options = option_words(ScoreConfig, dict(config), leave_out=("student",))
+    return ["lark", "score", "--input", pool.id, *which, *options, "--workspace", str(workspace.root)]
+
+
 def select_command(config: SelectConfig, scores: Artifact, pool: Artifact, workspace: Workspace) -> list[str]:
     """The command that makes a selection with these options."""
     return ["lark", *_select_words(scores.id, pool.id, config.identity()), "--workspace", str(workspace.root)]
+
+
+def generate_command(
+    config: GenerateConfig, models: Sequence[str], workspace: Workspace, *, grading: GradeConfig | None = None
+) -> list[str]:
+    """The command that samples the benchmarks of the config from these models, and with `grading` grades them too."""
+    which = [word for name in models for word in ("--model-path", name)]
+    which += [word for name in config.benchmark for word in ("--benchmark", name)]
+    options = option_words(GenerateConfig, dict(config), leave_out=("benchmark",))
+    graded = [] if grading is None else ["--grade", *option_words(GradeConfig, dict(grading))]
+    return ["lark", "generate", *which, *options, *graded, "--workspace", str(workspace.root)]
+
+
+def grade_command(config: GradeConfig, generations: Sequence[Artifact], workspace: Workspace) -> list[str]:
+    """The command that grades these generations; by folder, as two models of one content have one id."""
+    which = [word for artifact in generations for word in ("--eval-dir", str(artifact.path))]
+    return ["lark", "grade", *which, *option_words(GradeConfig, dict(config)), "--workspace", str(workspace.root)]
+
+
+def table_command(benchmarks: Sequence[str], workspace: Workspace, *, by_method: bool, output_dir: str) -> list[str]:
+    """The command that writes the results of these benchmarks (none: of all) in every format to a folder."""
+    which = [word for name in benchmarks for word in ("--benchmark", name)]
+    pooled = ["--by-method"] if by_method else []
+    return ["lark", "table", *which, *pooled, "--output-dir", output_dir, "--workspace", str(workspace.root)]
+
+
+def compare_command(
+    a: str, b: str, workspace: Workspace, *, metric: str = "avg", options: Sequence[str] = ()
+) -> list[str]:  # fmt: skip
+    """The command that compares two sides; `options` come before the workspace."""
+    by = [] if metric == "avg" else ["--metric", metric]
+    return ["lark", "compare", a, b, *by, *options, "--workspace", str(workspace.root)]
+
+
+def dispute_command(
+    generations: Artifact, problem_id: str, sample_index: int, verdict: str, reason: str, author: str,
+    workspace: Workspace,
+) -> list[str]:  # fmt: skip
+    """The command that records a person's verdict on a sample; by folder, as two models of one content have one id."""
+    return [
+        "lark", "dispute", f"--eval-dir={generations.path}", f"--problem={problem_id}", "--sample", str(sample_index),
+        "--verdict", verdict, f"--reason={reason}", f"--author={author}", "--workspace", str(workspace.root),
+    ]  # fmt: skip
+
+
+def train_command(config: TrainConfig, data: str, workspace: Workspace, *, recipe: str) -> list[str]:
+    """The command that trains with exactly these options on a selection (by id) or a train.jsonl.
+
+    `recipe`: by name, or a YAML file, whose values the command leaves to it. One that sets what no option can take back
+    is not named: the shipped one of the method stands in its place, with what differs from that.
+    Errors: those of reading the recipe.
+    """
+    for name in (recipe, shipped_recipe(config.method)):
+        words = _train_words(dict(config), data, name)
+        if words is not None:
+            return ["lark", *words, "--workspace", str(workspace.root)]
+    raise AssertionError("a shipped recipe sets nothing that cannot be taken back")
+
+
+def preflight_command(command: Sequence[str]) -> list[str]:
+    """The command that only looks at what a command of `train_command` would train."""
+    return [*command[:-2], "--preflight", "--json", *command[-2:]]
+
+
+def shipped_recipe(method: str) -> str:
+    """The recipe that a command of this method begins with where it names none."""
+    return "lora" if method == "lora" else "full_5000"
 
 
 def shell_line(command: list[str]) -> str:
@@ -73,16 +158,40 @@ def _checkpoint(artifact: Artifact) -> list[str]:
     config = artifact.manifest.config
     if adapter := artifact.manifest.inputs.get("adapter"):
         return ["train", "merge", adapter.id]
-    method = str(config["method"])
-    recipe = "lora" if method == "lora" else "full_5000"
-    shipped = train_recipe(recipe)
-    leave_out = {"method", "recipe", "student", *_OF_THE_PLACE}
+    words = _train_words(
+        config, _input(artifact, "selection"), shipped_recipe(str(config["method"])), leave_out=OF_THE_PLACE
+    )
+    assert words is not None, "a shipped recipe sets nothing that cannot be taken back"
+    return words
+
+
+def _train_words(
+    values: Mapping[str, Any], data: str, recipe: str, leave_out: Collection[str] = ()
+) -> list[str] | None:
+    """The words of a training command; None where the recipe sets something that no option takes back."""
+    own = train_recipe(recipe)
+    devices = {name: values[name] for name in _BATCH_OF if name in values and name not in leave_out}
+    # Where a recipe gives accumulation steps, the batch follows from the devices.
+    batch = with_global_batch({**own, **devices}).get("global_batch")
+    defaults = own if batch is None else {**own, "global_batch": batch}
+    method = str(values["method"])
+    hidden = {"method", "recipe", "student", *leave_out}
     if method == "full":
-        leave_out |= {name for name in TrainConfig.model_fields if name.startswith("lora_")}
+        hidden |= {name for name in TrainConfig.model_fields if name.startswith("lora_")}
+    taken_back = [name for name in values if name not in hidden and not _is_given(values[name]) and
+                  _is_given(defaults.get(name))]  # fmt: skip
+    if set(taken_back) - {"deepspeed"}:
+        return None
+    named = [] if values["recipe"] == defaults["recipe"] else ["--name", str(values["recipe"])]
     return [
-        "train", method, "--train-data", _input(artifact, "selection"), "--student", str(config["student"]),
-        "--recipe", recipe, "--name", str(config["recipe"]), *_options(TrainConfig, config, shipped, leave_out),
+        "train", method, "--train-data", data, "--student", str(values["student"]), "--recipe", recipe, *named,
+        *option_words(TrainConfig, values, defaults, leave_out=hidden),
+        *(["--deepspeed", "none"] if taken_back else []),
     ]  # fmt: skip
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value != [] and value != () and value != "none"
 
 
 def _generations(artifact: Artifact) -> list[str]:
@@ -129,7 +238,7 @@ def _options(
     leave_out: Collection[str] = (),
 ) -> list[str]:
     """The flags of those values that are not what the command would take without them, but for those of the place."""
-    return option_words(config, values, defaults, leave_out={*leave_out, *_OF_THE_PLACE})
+    return option_words(config, values, defaults, leave_out={*leave_out, *OF_THE_PLACE})
 
 
 def option_words(

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from typing import NamedTuple
 
-from lark_engine.errors import ConfigError, did_you_mean
-from lark_engine.evaluation.generate import PROBLEMS
+from lark_engine.errors import ConfigError
 from lark_engine.evaluation.grade import problems_of, shown_grades
 from lark_engine.evaluation.intervals import Estimate, macro_average
-from lark_engine.evaluation.metrics import Samples, per_problem
 from lark_engine.evaluation.paired import Paired, compare_paired, holm
 from lark_engine.evaluation.registry import key
 from lark_engine.results.graded import Graded, read_graded
-from lark_engine.store.rows import read_rows
+from lark_engine.results.pairs import HALF, ProblemPair, Runs, pair_problems
+from lark_engine.results.sides import find_side
 from lark_engine.store.workspace import Workspace
 
 # Metrics that are named by their number of samples get it from what both sides have.
 _COUNTED = ("avg", "pass", "maj")
-_HALF = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class Flip:
 
     @property
     def gained(self) -> bool:
-        return self.b > _HALF
+        return self.b > HALF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +72,37 @@ class Comparison:
     macro: Estimate | None
 
 
+class Detail(NamedTuple):
+    """What a `BenchmarkComparison` was made from: its problems, and the grades of both sides."""
+
+    problems: tuple[ProblemPair, ...]
+    graded_a: tuple[Graded, ...]
+    graded_b: tuple[Graded, ...]
+
+
+class Compared(NamedTuple):
+    """A comparison, and for each of its benchmarks, in their order, the problems behind it."""
+
+    comparison: Comparison
+    details: tuple[Detail, ...]
+
+
 def compare(workspace: Workspace, a: str, b: str, *, metric: str = "avg", benchmarks: Sequence[str] = ()) -> Comparison:
-    """Compare two models, checkpoints, arms of a sweep (`SWEEP:ARM`) or grades, problem by problem.
+    """Compare two models, checkpoints, arms of a sweep (`SWEEP:ARM`), rows of the table or grades, by problem.
 
     `metric`: avg, pass or maj (of as many samples as both have), or any by its whole name. The seeds of an arm are
     averaged problem by problem; the intervals are then for other problems and these very seeds. Only grades of the same
     problems are compared; `benchmarks` names some of them.
     Errors: `ConfigError` when a name is unknown, has several grades of one benchmark, or nothing is shared.
     """
-    graded = read_graded(workspace).graded
-    side_a, side_b = _side(graded, a), _side(graded, b)
+    return compare_graded(read_graded(workspace).graded, a, b, metric=metric, benchmarks=benchmarks).comparison
+
+
+def compare_graded(
+    graded: Sequence[Graded], a: str, b: str, *, metric: str = "avg", benchmarks: Sequence[str] = ()
+) -> Compared:
+    """As `compare`, among grades that were read before, with the problems behind it."""
+    side_a, side_b = find_side(graded, a), find_side(graded, b)
     shared = [content for content in side_a if content in side_b]
     wanted = set(map(key, benchmarks))
     named = [content for content in shared if not benchmarks or key(side_a[content][0].benchmark) in wanted]
@@ -93,57 +112,28 @@ def compare(workspace: Workspace, a: str, b: str, *, metric: str = "avg", benchm
             + (f" called {' or '.join(benchmarks)}" if shared else "; generate and grade one for both")
         )
     found = [_compare(side_a[content], side_b[content], metric) for content in named]
-    adjusted = holm([one.paired.p_value for one in found])
-    done = tuple(replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True))
-    return Comparison(a=a, b=b, benchmarks=done, macro=_macro(done))
+    adjusted = holm([one.paired.p_value for one, _ in found])
+    done = tuple(replace(one, p_adjusted=p) for (one, _), p in zip(found, adjusted, strict=True))
+    return Compared(Comparison(a=a, b=b, benchmarks=done, macro=_macro(done)), tuple(detail for _, detail in found))
 
 
-def _names(one: Graded) -> set[str]:
-    """All names by which a user may mean a grade."""
-    names = {one.grade.id, one.place, one.generations.id, str(one.model.get("name"))}
-    if (checkpoint := one.checkpoint_id) is not None:
-        name, _, content = checkpoint.rpartition("-")
-        names |= {checkpoint, name, content}
-    if one.member is not None:
-        names |= {f"{sweep}:{one.member.arm}" for sweep in (one.member.sweep, one.member.sweep.rpartition("-")[0])}
-    return names
-
-
-def _side(graded: Sequence[Graded], name: str) -> dict[str, list[Graded]]:
-    """What a name means, by the problems asked; several grades of the same ones only as the seeds of an arm."""
-    meant = [one for one in graded if name in _names(one)]
-    if not meant:
-        known = {known for one in graded for known in _names(one)}
-        near = did_you_mean(name, known) if known else "; the workspace holds no grades yet"
-        raise ConfigError(f"nothing graded is called '{name}'{near}")
-    side: dict[str, list[Graded]] = {}
-    for one in meant:
-        side.setdefault(one.asked, []).append(one)
-    for same in side.values():
-        if len(same) > 1 and not (":" in name and len({one.checkpoint_id for one in same}) == len(same)):
-            places = ", ".join(one.place for one in same)
-            raise ConfigError(f"'{name}' has {len(same)} grades of one benchmark: {places}; name one of these")
-    return side
-
-
-def _compare(a: Sequence[Graded], b: Sequence[Graded], metric: str) -> BenchmarkComparison:
+def _compare(a: Sequence[Graded], b: Sequence[Graded], metric: str) -> tuple[BenchmarkComparison, Detail]:
     runs_a, runs_b = ([problems_of(shown_grades(one.grade)) for one in side] for side in (a, b))
     name = _metric_name(metric, [*runs_a, *runs_b], a[0].benchmark)
-    values_a, values_b = _values(runs_a, name), _values(runs_b, name)
-    common = [problem_id for problem_id in values_a if problem_id in values_b]
-    paired = compare_paired([values_a[p] for p in common], [values_b[p] for p in common])
-    counts = {p: (_num_correct(runs_a, p), _num_correct(runs_b, p)) for p in common}
-    return BenchmarkComparison(
+    problems = pair_problems(a[0], runs_a, runs_b, name)
+    paired = compare_paired([p.value_a for p in problems], [p.value_b for p in problems])
+    found = BenchmarkComparison(
         benchmark=a[0].benchmark, metric=name, paired=paired, p_adjusted=paired.p_value,
         num_samples_a=_num_samples(runs_a), num_samples_b=_num_samples(runs_b),
         differences=_differences(a[0], b[0]),
         stale=tuple(dict.fromkeys(reason for one in (*a, *b) for reason in one.stale)),
-        matrix=dict(sorted(Counter(counts.values()).items())), flips=tuple(_flips(a[0], runs_a, runs_b, common)),
+        matrix=dict(sorted(Counter((p.correct_a, p.correct_b) for p in problems).items())), flips=_flips(problems),
         grades_a=tuple(one.grade.id for one in a), grades_b=tuple(one.grade.id for one in b),
     )  # fmt: skip
+    return found, Detail(tuple(problems), tuple(a), tuple(b))
 
 
-def _metric_name(metric: str, runs: Sequence[Mapping[str, Samples]], benchmark: str) -> str:
+def _metric_name(metric: str, runs: Runs, benchmark: str) -> str:
     """`avg` as `avg@n`, n = the most samples that every problem of every run has.
 
     Errors: `ConfigError` for a number of samples that one side does not have.
@@ -168,35 +158,19 @@ def _differences(a: Graded, b: Graded) -> tuple[str, ...]:
     return tuple(f"{name}: {settings[0].get(name)} / {settings[1].get(name)}" for name in names)
 
 
-def _values(runs: Sequence[Mapping[str, Samples]], metric: str) -> dict[str, float]:
-    """The metric of each problem that has it in every run, as the mean over runs."""
-    tables = [dict(zip(run, per_problem(metric, list(run.values())), strict=True)) for run in runs]
-    values = {p: [table.get(p) for table in tables] for p in tables[0]}
-    return {p: fmean(v for v in of_runs if v is not None) for p, of_runs in values.items() if None not in of_runs}
-
-
-def _num_correct(runs: Sequence[Mapping[str, Samples]], problem_id: str) -> int:
-    return sum(sum(run[problem_id].correct) for run in runs)
-
-
-def _num_samples(runs: Sequence[Mapping[str, Samples]]) -> int:
+def _num_samples(runs: Runs) -> int:
     """The most samples of one problem, over all runs."""
     return sum(max(len(samples.correct) for samples in run.values()) for run in runs)
 
 
-def _flips(
-    graded: Graded, runs_a: Sequence[Mapping[str, Samples]], runs_b: Sequence[Mapping[str, Samples]],
-    common: Sequence[str],
-) -> Iterator[Flip]:  # fmt: skip
+def _flips(problems: Sequence[ProblemPair]) -> tuple[Flip, ...]:
     """Problems that only one side mostly solves, the largest differences first."""
-    problems = {row["problem_id"]: row for row in read_rows(graded.generations.path / PROBLEMS)}
-    found = []
-    for problem_id in common:
-        a, b = (fmean(c for run in runs for c in run[problem_id].correct) for runs in (runs_a, runs_b))
-        if (a > _HALF) != (b > _HALF):
-            row = problems[problem_id]
-            found.append(Flip(problem_id=problem_id, prompt=row["prompt"], reference=row["reference"], a=a, b=b))
-    yield from sorted(found, key=lambda flip: -abs(flip.b - flip.a))
+    found = [
+        Flip(problem_id=p.problem_id, prompt=p.prompt, reference=p.reference, a=p.share_a, b=p.share_b)
+        for p in problems
+        if p.is_flipped
+    ]
+    return tuple(sorted(found, key=lambda flip: -abs(flip.b - flip.a)))
 
 
 def _macro(found: Sequence[BenchmarkComparison]) -> Estimate | None:

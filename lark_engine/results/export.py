@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -55,8 +56,8 @@ def to_markdown(table: pd.DataFrame) -> str:
         parts += [f"{'#' if title == 'Results' else '##'} {title}", ""]
         parts += [_note(table), ""] if title == "Results" else []
         header = [str(c) for c in part.columns]
-        lines = [[_markdown(c) for c in header], ["---"] * len(header)]
-        lines += [[_markdown(c) for c in line] for line in part.astype(str).to_numpy().tolist()]
+        lines = [[markdown_cell(c) for c in header], ["---"] * len(header)]
+        lines += [[markdown_cell(c) for c in line] for line in part.astype(str).to_numpy().tolist()]
         parts += ["\n".join("| " + " | ".join(line) + " |" for line in lines), ""]
     return "\n".join(parts) or "No results yet.\n"
 
@@ -118,23 +119,34 @@ def _released_row(part: pd.DataFrame) -> dict[str, object]:
     return row | {"n_samples": " ".join(dict.fromkeys(map(str, part["n_samples"])))}
 
 
+def to_csv(table: pd.DataFrame) -> str:
+    """The tidy table, levels and subjects too."""
+    return str(inert(table).to_csv(index=False))
+
+
+def to_wide_csv(table: pd.DataFrame) -> str:
+    """The table as people read it."""
+    return str(inert(wide(table)).to_csv(index=False))
+
+
+# What `write_table` writes as text, by the names of the files.
+TEXT_FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "table.csv": to_csv, "wide.csv": to_wide_csv, "table.md": to_markdown, "table.tex": to_latex, "table.html": to_html,
+}  # fmt: skip
+
+
 def write_table(table: pd.DataFrame, output_dir: Path) -> list[Path]:
     """Write table.csv and table.parquet (tidy, levels and subjects too), and for reading wide.csv, table.md, table.tex
     and table.html; each atomically."""
     names = ("table.csv", "wide.csv", "table.md", "table.parquet", "table.tex", "table.html")
-    csv, wide_csv, markdown, parquet, latex, page = paths = [output_dir / name for name in names]
-    write_text(wide_csv, inert(wide(table)).to_csv(index=False))
-    with replacing(csv) as partial:
-        inert(table).to_csv(partial, index=False)
-    with replacing(parquet) as partial:
+    for name, text_of in TEXT_FORMATS.items():
+        write_text(output_dir / name, text_of(table))
+    with replacing(output_dir / "table.parquet") as partial:
         arrow = pa.Table.from_pandas(table, preserve_index=False)
         lineage = sources(table).fillna("").to_dict("records")
         metadata = {**(arrow.schema.metadata or {}), b"lineage": json.dumps(lineage).encode()}
         pq.write_table(arrow.replace_schema_metadata(metadata), partial)
-    write_text(markdown, to_markdown(table))
-    write_text(latex, to_latex(table))
-    write_text(page, to_html(table))
-    return paths
+    return [output_dir / name for name in names]
 
 
 def inert(table: pd.DataFrame) -> pd.DataFrame:
@@ -163,7 +175,8 @@ def _note(table: pd.DataFrame) -> str:
     return " ".join([_NOTE, *marks])
 
 
-def _markdown(text: str) -> str:
+def markdown_cell(text: str) -> str:
+    """Text for a cell of a table of Markdown, where it stands for itself."""
     # Brackets make a link only before a parenthesis, another bracket or a colon.
     return re.sub(r"([\\|`<>*_]|\](?=[(\[:]))", r"\\\1", printable(text))
 

@@ -25,7 +25,7 @@ from lark_engine.store.workspace import Artifact, Plan, Workspace
 log = logging.getLogger(__name__)
 
 # What of a score's options changes the numbers of a single trajectory whose tokens are given.
-_SAME_CONFIG = ("top_k", "dtype", "trust_remote_code")
+SAME_CONFIG = ("top_k", "dtype", "trust_remote_code")
 # Rows of other pools are known by these: the hash, and two lengths against the odds of a chance equality.
 _KEYS = ["tokens_hash", "num_prompt_tokens", "num_response_tokens"]
 _COUNTS = b"lark_reused"
@@ -77,5 +77,5 @@ def _find(plan: Plan, workspace: Workspace, tokens: TokenizedPool, wanted: NDArr
 def _same_student(source: Artifact, plan: Plan) -> bool:
     manifest = source.manifest
     return manifest.identity == plan.identity and all(
-        manifest.config.get(name) == plan.config[name] for name in _SAME_CONFIG
+        manifest.config.get(name) == plan.config[name] for name in SAME_CONFIG
     )

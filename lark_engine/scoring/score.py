@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -36,9 +37,7 @@ def plan_score(config: ScoreConfig, workspace: Workspace, pool: Artifact | Plan)
     """What scoring would make, and the student that it would use; nothing is loaded."""
     student = resolve_student(config.student, workspace)
     dtype = resolve_dtype(config.dtype, _device(config))
-    max_length = min(config.max_length, context_length(student) or config.max_length)
-    template = read_template(config.chat_template)
-    resolved = {**config.identity(), "dtype": dtype, "max_length": max_length, "chat_template": template}
+    resolved = resolved_options(config, dtype=dtype, context=context_length(student))
     identity = {"student": student.content, "version": VERSION}
     plan = Plan(
         kind="scores",
@@ -49,6 +48,16 @@ def plan_score(config: ScoreConfig, workspace: Workspace, pool: Artifact | Plan)
         identity=identity,
     )
     return plan, student
+
+
+def resolved_options(config: ScoreConfig, *, dtype: str, context: int | None) -> dict[str, Any]:
+    """The options that change a score, as they hold for a student whose longest sequence is `context`.
+
+    Errors: `StudentError` when the chat template cannot be read.
+    """
+    max_length = min(config.max_length, context or config.max_length)
+    template = read_template(config.chat_template)
+    return {**config.identity(), "dtype": dtype, "max_length": max_length, "chat_template": template}
 
 
 def _device(config: ScoreConfig) -> str:

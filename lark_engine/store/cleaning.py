@@ -66,6 +66,7 @@ def survey(workspace: Workspace, jobs: Sequence[JobRecord] = (), *, now: float |
         jobs=tuple((job, measure(root, job.path)) for job in jobs if job.path.is_dir()),
         trash=tuple(measure(root, path) for path in sorted(root.glob(f"{TRASH}*"))),
         memo=measure(root, workspace.memo_dir) if workspace.memo_dir.is_dir() else None,
+        uploads=tuple(measure(root, path) for path in _uploads(workspace)),
     )
 
 
@@ -73,6 +74,14 @@ def _subfolders(folder: Path) -> list[Path]:
     with disk_errors(folder):
         try:
             return sorted(path for path in folder.iterdir() if path.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def _uploads(workspace: Workspace) -> list[Path]:
+    with disk_errors(workspace.uploads_dir):
+        try:
+            return sorted(p for p in workspace.uploads_dir.iterdir() if p.is_file() and not p.name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
             return []
 

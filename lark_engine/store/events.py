@@ -35,10 +35,14 @@ _CHUNK_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class JobLink:
-    """What ties the stages of this process to a job: where events go too, and whether somebody wants them to stop."""
+    """What ties the stages of this process to a job: where events go too, and whether somebody wants them to stop.
+
+    `builds` is told the folder of every artifact that a stage sets out to build.
+    """
 
     events_path: Path
     wants_stop: Callable[[], bool]
+    builds: Callable[[Path], None] = lambda folder: None
 
 
 _job: JobLink | None = None
@@ -48,6 +52,12 @@ def link_job(link: JobLink | None) -> None:
     """Tie the stages of this process to a job, or to none. For the entry points of processes."""
     global _job
     _job = link
+
+
+def tell_job(folder: Path) -> None:
+    """Tell the job of this process, if there is one, which artifact's folder is built next."""
+    if _job is not None:
+        _job.builds(folder)
 
 
 def plural(unit: str) -> str:
@@ -222,7 +232,7 @@ class Progress:
         self._start_done, self._start = done, time.monotonic()
         self._has_begun = not starts_later
         self._resumes = resumes
-        self._last_event = 0.0
+        self._last_event = float("-inf")
         self._lines = ProgressLines()
         self._bar = tqdm(
             total=total, initial=done, unit=f" {unit}", unit_scale=True, desc=events.stage, smoothing=0,

@@ -7,6 +7,7 @@
     job          the folder of a job that ended so long ago, but for the newest `keep_jobs` that ended
     memo         on request, at any time
     unused       on request: finished artifacts that no result needs
+    upload       on request, with them: files that came through the browser and are imported, or never were
 
 The rule of `unused`: what stays, stays with all that it was made from. These stay of themselves: grades and sweeps
 (they are the results), what people have disputed or flagged, whatever changed within `older_than_s`, pools, students
@@ -19,6 +20,10 @@ What cannot be known is not risked. What a running process reads is written nowh
 lives, `unused` is refused. A manifest that cannot be read may name anything: refused as well. An unfinished artifact
 that may be resumed keeps all of the kinds that its kind is made from. A damaged artifact (its manifest is there, and
 it or a file of it is not as it was written) is never removed: it was whole, and a person should look.
+
+An upload is needed only until its import is finished: the pool holds all of it then. One that changed within
+`older_than_s` stays, all stay while an unfinished pool may be resumed from one of them, and one that anything but a
+finished pool names stays.
 
 An evaluation's `resume/` is not a leftover: it is where disputes are locked. Ages are those of the newest file, by the
 file system's times; a time to come, after a clock was set back, counts as now.
@@ -36,7 +41,7 @@ from typing import Any, Literal, NamedTuple
 from lark_engine.errors import ConfigError, StoreError, did_you_mean
 from lark_engine.store.workspace import KINDS, MANIFEST, Kind, Manifest
 
-Waste = Literal["trash", "unfinished", "leftover", "job", "memo", "unused"]
+Waste = Literal["trash", "unfinished", "leftover", "job", "memo", "unused", "upload"]
 DAY_S = 86400.0
 RESULTS: tuple[Kind, ...] = ("grades", "sweeps")
 IMPORTED: tuple[Kind, ...] = ("pools", "students", "benchmarks")
@@ -135,6 +140,7 @@ class Survey:
     jobs: tuple[tuple[JobRecord, Entry], ...] = ()
     trash: tuple[Entry, ...] = ()
     memo: Entry | None = None
+    uploads: tuple[Entry, ...] = ()
 
     def age_s(self, changed_at: float) -> float:
         return max(0.0, self.now - changed_at)
@@ -194,6 +200,9 @@ def plan_cleaning(found: Survey, policy: Policy) -> list[Removal]:
     if policy.unused:
         for folder in _unused(found, policy, references, old, {f.path for f in unfinished if f.link_to is None}):
             add(folder, "unused", "no result that is kept was made from it", needs=references[folder.path])
+    if policy.unused and not policy.kinds:
+        for entry, why in _idle_uploads(found, policy, {r.path for r in chosen if r.entry.link_to is None}):
+            add(entry, "upload", why, guarded_by=entry.path.parent)
     return _sized(_outermost(chosen))
 
 
@@ -226,6 +235,24 @@ def _unused(
     kept = for_itself | _reachable(links, references)
     unused = [f for f in finished if f.path not in kept or (f.path in links and f.path not in for_itself)]
     return sorted(unused, key=lambda f: f.manifest.created_at if f.manifest else "", reverse=True)
+
+
+def _idle_uploads(found: Survey, policy: Policy, going: set[Path]) -> list[tuple[Entry, str]]:
+    """The uploads that no import needs any more, each with the reason."""
+    staying = [f for f in found.folders if f.path not in going]
+    if any(f.kind == "pools" and f.state == "unfinished" for f in staying):
+        return []
+    named: dict[str, set[str]] = {"pools": set(), "others": set()}
+    for folder in staying:
+        whose = "pools" if folder.kind == "pools" and folder.state == "finished" else "others"
+        if folder.manifest is not None:
+            named[whose].update(_words(folder.manifest.model_dump(include={"config", "identity"})))
+    return [
+        (entry, "its pool holds all that was imported of it" if entry.path.name in named["pools"]
+         else "no pool was imported from it")
+        for entry in found.uploads
+        if found.age_s(entry.changed_at) > policy.older_than_s and entry.path.name not in named["others"]
+    ]  # fmt: skip
 
 
 def _refuse_unknown(found: Survey) -> None:

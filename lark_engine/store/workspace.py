@@ -2,7 +2,7 @@
 
     pools/<name>-<fp>/   scores/<pool>@<student>-<fp>/   selections/<rule>-<fp>/   checkpoints/<recipe>-<fp>/
     sweeps/<recipe>-<fp>/   evals/<checkpoint>/<bench>-<fp>/   students/<name>-<fp>/   benchmarks/<name>-<fp>/
-    tables/   memo/
+    uploads/   tables/   memo/
 
 No database holds anything that the folders do not say.
 """
@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lark_engine.errors import StoreError, did_you_mean
 from lark_engine.store.atomic import PARTIAL, disk_errors, make_dir, write_json
+from lark_engine.store.events import tell_job
 from lark_engine.store.lock import lock
 
 log = logging.getLogger(__name__)
@@ -162,6 +163,11 @@ class Workspace:
         """Derived data that may be deleted at any time."""
         return self.root / "memo"
 
+    @property
+    def uploads_dir(self) -> Path:
+        """Files that came through the browser, for pools to be imported from; needed until that is done."""
+        return self.root / "uploads"
+
     def folder(self, plan: Plan) -> Path:
         """Where the planned artifact lives. Evals live under their checkpoint, grades under their generations."""
         return (plan.parent or self.root / plan.kind) / plan.id
@@ -209,6 +215,7 @@ class Workspace:
             yield done
             return
         make_dir(folder)
+        tell_job(folder)
         with lock(folder):
             if done := self.find(plan):
                 yield done

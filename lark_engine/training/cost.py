@@ -62,8 +62,15 @@ def training_cost(
     num_trajectories: int, train_tokens: int | None, config: TrainConfig, size: StudentSize | None, rate: Rate | None
 ) -> Cost:
     """The cost of a run. `train_tokens`: prompt and response tokens of the selection, once through."""
-    steps = max(1, math.ceil(config.epochs * math.ceil(num_trajectories / config.global_batch)))
-    tokens = None if train_tokens is None else round(train_tokens * config.epochs)
+    trained_on = 1 - config.eval_share  # about: whole problems are held out
+    steps_per_epoch = math.ceil(round(trained_on * num_trajectories, 6) / config.global_batch)
+    epochs = config.epochs
+    if config.max_steps:
+        epochs = config.max_steps / max(1, steps_per_epoch)
+    elif config.max_tokens and train_tokens:
+        epochs = config.max_tokens / (trained_on * train_tokens)
+    steps = config.max_steps or max(1, math.ceil(epochs * steps_per_epoch))
+    tokens = None if train_tokens is None else round(trained_on * train_tokens * epochs)
     width = config.pack_length or config.max_length
     memory = checkpoint = None
     if size is not None and (num_trained := trained_weights(size, config)) is not None:

@@ -8,13 +8,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from lark_engine.store.curves import read_metric
-from lark_engine.store.events import EventLog, ProgressLines
+from lark_engine.store.events import EventLog, EventReader, ProgressLines
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,16 @@ _MAD_TO_DEVIATION = 1.4826
 class RunLog:
     """Writes the events of a run. `step_tokens`: real tokens of every optimizer step, over all devices.
 
+    Every event also says how far the run is in `tokens`, those of all steps so far, and in `train_s`, the seconds that
+    these steps took in this process and in those that it resumes.
+
     `ends_after_step`: whether somebody wants the run saved and ended after the step that is computed now.
     """
 
     def __init__(self, events: EventLog, step_tokens: Sequence[int], logging_steps: int, device: str):
         self._events = events
         self._step_tokens = step_tokens
+        self._tokens = [0, *accumulate(step_tokens)]
         self._logging_steps = logging_steps
         self._usage = Usage(device)
         self._lines = ProgressLines()
@@ -44,7 +49,8 @@ class RunLog:
         self.begin(0)
 
     def begin(self, step: int) -> None:
-        """Count rate and speed from here: steps before `step` are of an earlier process."""
+        """Count rate and speed from here: steps before `step` are of an earlier process, whose time counts on."""
+        self._earlier_s = _seconds_of(self._events.path, step) if step else 0.0
         self._first_step = self._last_step = step
         self._started = self._last_time = time.monotonic()
 
@@ -58,7 +64,7 @@ class RunLog:
         Returns the metrics with speed and memory added.
         """
         now = time.monotonic()
-        tokens = sum(self._step_tokens[self._last_step : step])
+        tokens = self._tokens[step] - self._tokens[self._last_step]
         metrics = {**metrics, "tokens_per_s": round(tokens / max(now - self._last_time, 1e-9), 1)}
         alert = spike(self._losses, metrics["loss"])
         self._losses.append(metrics["loss"])
@@ -80,10 +86,23 @@ class RunLog:
         rate = (step - self._first_step) / max(now - self._started, 1e-9)
         event = self._events.write(
             done=step, total=total, unit="step", rate=round(rate, 5),
-            eta_s=round((total - step) / rate, 1) if rate else None, metrics=metrics, **fields,
+            eta_s=round((total - step) / rate, 1) if rate else None, **fields,
+            metrics={
+                **metrics, "tokens": self._tokens[step], "train_s": round(self._earlier_s + now - self._started, 3)
+            },
         )  # fmt: skip
         if not sys.stderr.isatty():
             self._lines.say(event)
+
+
+def _seconds_of(path: Path, step: int) -> float:
+    """The seconds that the steps up to this one took, as the log of a run says."""
+    seconds = 0.0
+    for event in EventReader(path):
+        done, metrics = event.get("done"), event.get("metrics")
+        if isinstance(done, int) and done <= step and isinstance(metrics, dict) and "train_s" in metrics:
+            seconds = float(metrics["train_s"])
+    return seconds
 
 
 def spike(before: Sequence[float], loss: float) -> str | None:

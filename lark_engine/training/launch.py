@@ -32,6 +32,8 @@ def launch(spec: TrainSpec, *, joined: bool) -> None:
     Errors: what the training process reports as a `LarkError`; `TrainingError` with the log's path when it died.
     """
     if joined or (spec.config.num_processes == 1 and spec.deepspeed is None):
+        if not joined:
+            spec.write()  # what is trained here, for whoever looks at the unfinished run
         run(spec)
         return
     _check_resume(spec)

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from lark_engine.store.workspace import Workspace
 from lark_engine.training import checkpoints, sft
 from lark_engine.training.cost import held_bytes
 from lark_engine.training.examples import Example, MicroBatches, TrainLine, build_training_set, read_train_file
+from lark_engine.training.plan import TrainData, plan_train
+from lark_engine.training.preflight_record import Preflight, Shown
+from lark_engine.training.resume import resume_of
 from lark_engine.training.spec import TrainSpec
 from lark_engine.training.student import build_model
-from lark_engine.training.train import TrainData, plan_train
 
 _GB = 1e9
 _RATIO_TOLERANCE = 0.1
@@ -39,55 +41,6 @@ _PROBED_NUMBERS = 1 << 20
 
 # Trajectories to take the gradient of, one or two.
 Pair = list[Example]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A trajectory of the first forward pass: what is read (no loss), what is trained on, and with what coefficient.
-
-    `coefficient` is that of each response token, w / T or w / T̄; `share` that of the whole trajectory among those of
-    its optimizer step.
-    """
-
-    label: str
-    teacher: str
-    num_prompt_tokens: int
-    num_response_tokens: int
-    coefficient: float
-    share: float
-    prompt: str
-    response: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preflight:
-    """What will be trained, what it will take, and what stands against it (`problems`, sentences; empty = ready)."""
-
-    checkpoint: str
-    run: str
-    num_sequences: int
-    num_truncated: int
-    drops: dict[str, int]
-    num_held_out: int
-    num_held_out_truncated: int
-    template: str
-    first_batch: list[Shown]
-    gradient_ratio: float | None
-    trainable_parameters: int
-    steps: int
-    tokens: int
-    hours: float
-    hours_basis: str
-    memory_gb: float
-    memory_free_gb: float
-    memory_basis: str
-    disk_gb: float
-    disk_free_gb: float
-    problems: list[str]
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it, as JSON values."""
-        return asdict(self)
 
 
 def preflight(config: TrainConfig, workspace: Workspace, data: TrainData) -> Preflight:
@@ -131,6 +84,9 @@ def preflight(config: TrainConfig, workspace: Workspace, data: TrainData) -> Pre
     saved = checkpoints.estimated_bytes(num_trained, deepspeed=bool(spec.deepspeed))
     # Processes on one CPU share its cores.
     devices = 1 if config.device == "cpu" else config.num_processes
+    resume = resume_of(
+        spec.folder, num_processes=config.num_processes, is_deepspeed=bool(spec.deepspeed), save_steps=config.save_steps
+    )
     found = Preflight(
         checkpoint=plan.id, run=sft.describe(config, layout), num_sequences=len(examples),
         num_truncated=run_data.training_set.num_truncated, drops=run_data.training_set.drops,
@@ -148,7 +104,7 @@ def preflight(config: TrainConfig, workspace: Workspace, data: TrainData) -> Pre
         "AdamW's moments" + (f", as DeepSpeed shards them over {config.num_processes}" if spec.deepspeed else ""),
         disk_gb=(saved * (config.keep + 1) + num_weights * 4 * (config.method == "full")) / _GB,
         disk_free_gb=shutil.disk_usage(existing_parent(workspace.root)).free / _GB,
-        problems=[],
+        resume_step=resume.step, resume=resume.sentence, problems=[],
     )  # fmt: skip
     return replace(found, problems=_problems(found))
 

@@ -20,7 +20,8 @@ from lark_engine.store.fingerprint import fingerprint
 from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace, read_table
 from lark_engine.training.examples import build_training_set, read_train_file
 from lark_engine.training.held_out import HELD_OUT, PROBLEMS, split
-from lark_engine.training.train import checkpoint_name, plan_train, selection_data, train
+from lark_engine.training.plan import checkpoint_name, plan_train, selection_data
+from lark_engine.training.train import train
 
 log = logging.getLogger(__name__)
 

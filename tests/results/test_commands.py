@@ -15,10 +15,17 @@ from graded import finished
 from typer.testing import CliRunner
 
 from lark_engine.cli import app
-from lark_engine.cli.words import whole_command
-from lark_engine.config import PoolConfig, SelectConfig
+from lark_engine.cli.words import _parsed, whole_command
+from lark_engine.config import GenerateConfig, GradeConfig, PoolConfig, SelectConfig
 from lark_engine.pool.importer import import_pool
-from lark_engine.results.commands import command_of, select_command, shell_line
+from lark_engine.results.commands import (
+    command_of,
+    generate_command,
+    grade_command,
+    select_command,
+    shell_line,
+    table_command,
+)
 from lark_engine.results.lineage import Lineage
 from lark_engine.results.stale import Staleness
 from lark_engine.scoring.parts import SCORES
@@ -237,3 +244,58 @@ def test_a_command_names_only_what_differs_from_the_default(scored: tuple[Worksp
         *inputs, "--energy", "-nll", "--budget", "8", "--exclude-teachers", "a", "--exclude-teachers", "-b=c",
         "--correct-only", *place,
     ]  # fmt: skip
+
+
+GENERATIONS: list[dict[str, Any]] = [
+    {},
+    {"benchmark": ("AIME=/data/a b.json", "math-500"), "n_samples": 16, "temperature": 0.0, "limit": 8},
+    {"backend": "transformers", "device": "cpu", "dtype": "float32", "max_new_tokens": 64, "max_concurrency": 2},
+    {"system_prompt": "", "stop_after_box": True, "trust_remote_code": True, "replicas": 0},
+    {"system_prompt": "--limit 3\nthen 'quoted'", "chat_template": Path("/a b/template.jinja"), "seed": 7},
+    {"backend": "endpoint", "endpoint": "http://host:8000", "endpoint_model": "-odd"},
+]
+GRADINGS: list[dict[str, Any]] = [
+    {}, {"rules": ("last_number", "boxed"), "equality": "math_verify"},
+    {"answer_type": "text", "time_limit_s": 0.5, "workers": 2},
+]  # fmt: skip
+
+
+def parsed(command: list[str], config: type[Any]) -> Any:
+    """The config that the command line would make of a command."""
+    values = _parsed(command).params
+    known = {name: values[name] for name in config.model_fields if values.get(name) not in (None, [], ())}
+    return config(**known)
+
+
+@pytest.mark.parametrize("grading", [None, *GRADINGS], ids=str)
+@pytest.mark.parametrize("options", GENERATIONS, ids=str)
+def test_the_command_of_a_generation_is_read_back_as_it_was_meant(
+    workspace: Workspace, options: dict[str, Any], grading: dict[str, Any] | None
+) -> None:
+    config = GenerateConfig(**{"benchmark": ("sums",), **options})
+    rules = None if grading is None else GradeConfig(**grading)
+    command = generate_command(config, ["lora-1", "-m"], workspace, grading=rules)
+    assert whole_command(command, workspace) == command  # a job takes it as it is
+    values = _parsed(command).params
+    assert (values["model_path"], values["with_grades"]) == (["lora-1", "-m"], rules is not None)
+    assert parsed(command, GenerateConfig) == config
+    assert parsed(command, GradeConfig) == (rules or GradeConfig())
+
+
+@pytest.mark.parametrize("grading", GRADINGS, ids=str)
+def test_the_command_of_a_grading_is_read_back_as_it_was_meant(workspace: Workspace, grading: dict[str, Any]) -> None:
+    generations = [finished(workspace, "evals", name, {}, parent=workspace.root / "evals" / "m") for name in "ab"]
+    command = grade_command(GradeConfig(**grading), generations, workspace)
+    assert whole_command(command, workspace) == command
+    assert _parsed(command).params["eval_dir"] == [str(artifact.path) for artifact in generations]
+    assert parsed(command, GradeConfig) == GradeConfig(**grading)
+
+
+def test_the_command_of_a_table_names_its_filters(workspace: Workspace) -> None:
+    command = table_command(["gsm8k", "math-500"], workspace, by_method=True, output_dir="results")
+    assert command == [
+        "lark", "table", "--benchmark", "gsm8k", "--benchmark", "math-500", "--by-method", "--output-dir", "results",
+        "--workspace", str(workspace.root),
+    ]  # fmt: skip
+    values = _parsed(command).params
+    assert (values["benchmark"], values["methods"]) == (["gsm8k", "math-500"], True)

@@ -61,6 +61,46 @@ def test_unused_artifacts_go_those_made_from_others_first_and_what_results_need_
     assert names(workspace, unused=True) == ["tried"]
 
 
+def uploaded(workspace: Workspace, name: str, changed_at: float = LONG_AGO) -> Path:
+    path = workspace.uploads_dir / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * 5000)
+    os.utime(path, (changed_at, changed_at))
+    return path
+
+
+def test_an_upload_goes_on_request_once_its_pool_is_there_or_when_no_pool_ever_was(workspace: Workspace) -> None:
+    imported = uploaded(workspace, "imported.jsonl")
+    uploaded(workspace, "forgotten.jsonl")
+    uploaded(workspace, "fresh.jsonl", time.time())
+    made(workspace, "pools", "mine", config={"source": str(imported)})
+    assert planned(workspace) == []
+    found = planned(workspace, unused=True)
+    assert [(r.waste, r.path.name, r.why) for r in found] == [
+        ("upload", "forgotten.jsonl", "no pool was imported from it"),
+        ("upload", "imported.jsonl", "its pool holds all that was imported of it"),
+    ]
+    assert planned(workspace, unused=True, kinds=("scores",)) == []
+    cleaned = remove(workspace, found)
+    assert (len(cleaned.removed), cleaned.left, cleaned.failures) == (2, [], [])
+    assert [path.name for path in workspace.uploads_dir.iterdir()] == ["fresh.jsonl"]
+
+
+def test_an_upload_stays_while_an_import_may_be_resumed_or_something_else_names_it(workspace: Workspace) -> None:
+    path = uploaded(workspace, "pool.jsonl")
+    refused = unfinished(workspace, "pools/pool-0", time.time())
+    assert planned(workspace, unused=True) == []
+    age(refused)
+    assert named(planned(workspace, unused=True), workspace) == ["unfinished pools/pool-0", "upload uploads/pool.jsonl"]
+    shutil.rmtree(refused)
+    student = made(workspace, "students", "tiny", config={"held_out": str(path)})
+    assert planned(workspace, unused=True) == []
+    shutil.rmtree(student.path)
+    with held_by_a_process(workspace.uploads_dir):  # an upload is being written
+        [removal] = planned(workspace, unused=True)
+        assert remove(workspace, [removal]).left == [f"{path}: something works on it now"]
+
+
 def test_a_sweep_keeps_its_checkpoints_and_a_dispute_its_generations(
     workspace: Workspace, chain: dict[str, Artifact]
 ) -> None:

@@ -16,6 +16,7 @@ from lark_engine.config import TrainConfig
 from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace, read_artifact
 from lark_engine.training.cost import (
     PEAK_FLOPS,
+    Cost,
     Rate,
     StudentSize,
     held_bytes,
@@ -300,3 +301,14 @@ def test_the_tabled_speed_by_hand(
 def test_a_student_of_unknown_size_has_no_tabled_speed() -> None:
     assert tabled_rate(None, config_of(), "H100", 1) is None
     assert all(peak > 1e14 for peak in PEAK_FLOPS.values())
+
+
+def test_steps_or_tokens_that_are_asked_for_end_the_run_instead_of_epochs() -> None:
+    def cost(**options: Any) -> Cost:
+        config = TrainConfig(student="s", epochs=3, global_batch=10, **options)
+        return training_cost(100, 5000, config, None, Rate(100.0, "r"))
+
+    assert (cost().steps, cost().tokens) == (30, 15_000)
+    assert (cost(max_steps=5).steps, cost(max_steps=5).tokens) == (5, 2500)
+    assert (cost(max_tokens=2500).steps, cost(max_tokens=2500).tokens) == (5, 2500)
+    assert (cost(eval_share=0.2).steps, cost(eval_share=0.2).tokens) == (24, 12_000)

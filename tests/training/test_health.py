@@ -22,7 +22,8 @@ from lark_engine.store.workspace import Artifact, Workspace
 from lark_engine.training.examples import TrainLine, held_out, read_train_file
 from lark_engine.training.health import RunLog, read_curve, spike
 from lark_engine.training.held_out import split
-from lark_engine.training.train import plan_train, train, train_data
+from lark_engine.training.plan import plan_train, train_data
+from lark_engine.training.train import train
 from lark_engine.training.trainer import HealthCallback
 from tests.training.conftest import write_train_file
 

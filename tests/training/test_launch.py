@@ -22,7 +22,8 @@ from lark_engine.recipes.batches import with_global_batch
 from lark_engine.store.workspace import Artifact, Workspace
 from lark_engine.training.launch import torchrun
 from lark_engine.training.merge import merge
-from lark_engine.training.train import plan_train, train, train_data
+from lark_engine.training.plan import plan_train, train_data
+from lark_engine.training.train import train
 from tests.cli.command_line import succeeds
 
 Make = Callable[..., TrainConfig]

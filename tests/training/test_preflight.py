@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 
 from lark_engine.config import TrainConfig
+from lark_engine.jobs.folder import create_job
+from lark_engine.jobs.membership import leave
+from lark_engine.jobs.records import JobSpec
 from lark_engine.store.workspace import Workspace
-from lark_engine.training.preflight import Preflight, preflight
-from lark_engine.training.train import train, train_data
+from lark_engine.training.plan import train_data
+from lark_engine.training.preflight import preflight
+from lark_engine.training.preflight_record import Preflight, read_preflight
+from lark_engine.training.train import train
 from tests.cli.command_line import succeeds
 from tests.training.conftest import WEIGHTS
 
@@ -106,3 +111,34 @@ def test_the_command_prints_it_or_gives_json(tmp_path: Path, train_path: Path, t
     values = json.loads(succeeds(*arguments, "--json", workspace=tmp_path / "cache"))
     assert values["problems"] == []
     assert len(values["first_batch"]) == 7
+
+
+def test_a_job_keeps_what_its_preflight_found(
+    tmp_path: Path,
+    train_path: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    request.addfinalizer(leave)
+    job = create_job(tmp_path / "cache", JobSpec(stage="train lora", command=("lark", "train"), cwd=str(tmp_path)))
+    monkeypatch.setenv("LARK_JOB_DIR", str(job.folder))
+    monkeypatch.setenv("LARK_JOB_COMMAND", "1")
+    arguments = ["train", "lora", "--train-data", train_path, "--model-path", tiny_model_dir, "--max-length", 1024]
+    arguments += ["--dtype", "float32", "--device", "cpu", "--lora-rank", 2, "--preflight", "--json"]
+    said = json.loads(succeeds(*arguments, workspace=tmp_path / "cache"))
+    found = read_preflight(job.folder)
+    assert found is not None
+    assert found.as_json() == said
+    assert (found.resume_step, found.num_sequences) == (0, 7)
+    assert found.resume.startswith("begins with step 1")
+    job.write_done({"state": "failed"})
+    job.begin_again()
+    assert read_preflight(job.folder) is None  # of the attempt before
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"checkpoint": 1}'])
+def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "preflight.json").write_text(content)
+    assert read_preflight(tmp_path) is None
+    assert read_preflight(tmp_path / "nowhere") is None

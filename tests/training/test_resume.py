@@ -33,7 +33,8 @@ from lark_engine.training.checkpoints import (
     step_of,
 )
 from lark_engine.training.health import read_curve
-from lark_engine.training.train import plan_train, train, train_data
+from lark_engine.training.plan import plan_train, train_data
+from lark_engine.training.train import train
 
 Make = Callable[..., TrainConfig]
 
@@ -43,7 +44,8 @@ import os, signal, sys
 from lark_engine.config import TrainConfig
 from lark_engine.store.workspace import Workspace
 from lark_engine.training import checkpoints
-from lark_engine.training.train import train, train_data
+from lark_engine.training.plan import train_data
+from lark_engine.training.train import train
 
 def killed(function, before):
     def run(*args):

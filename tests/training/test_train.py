@@ -19,7 +19,8 @@ from lark_engine.errors import ConfigError, TrainingError
 from lark_engine.models import model_of_checkpoint
 from lark_engine.recipes import deepspeed_config, train_recipe, train_recipes
 from lark_engine.store.workspace import Artifact, Workspace
-from lark_engine.training.train import plan_train, train, train_data
+from lark_engine.training.plan import plan_train, train_data
+from lark_engine.training.train import train
 
 Make = Callable[..., TrainConfig]
 
