@@ -117,15 +117,15 @@ def read(param: str, codec: Codec) -> Any:
 
 def put(**values: object) -> None:
     """Write parameters: a text, several texts, or None to take one out. Nothing happens when nothing changes."""
+    now = {param: st.query_params.get_all(param) for param in st.query_params}
+    wanted = dict(now)
     for param, value in values.items():
         texts = [] if value is None else [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
-        if st.query_params.get_all(param) == texts:
-            continue
+        wanted[param] = texts
+    wanted = {param: texts for param, texts in wanted.items() if texts}
+    if wanted != now:
         st.session_state[_CHANGED] = True
-        if texts:
-            st.query_params[param] = texts
-        else:
-            del st.query_params[param]
+        st.query_params.from_dict(wanted)  # all at once: each message to the browser is an entry of its history
 
 
 def bound(param: str, codec: Codec, *, clears: Sequence[str] = ()) -> dict[str, Any]:

@@ -68,6 +68,9 @@ class ConfigForm:
             if typed is None or typed == self._shown(field):
                 continue
             if field.kind not in ("flag", "words") and typed == "":
+                if field.is_optional:
+                    changed[name] = None
+                    continue
                 problems[name] = f"cannot be empty here: it is {self._shown(field)} unless you give another value"
                 continue
             changed[name] = typed
@@ -86,43 +89,34 @@ class ConfigForm:
             st.html(widgets.problem("These values do not go together.", values.problems[""]))
         fields = self.fields
         self._grid([fields[name] for name in first if name in fields], values)
-        for group in dict.fromkeys(field.group for field in fields.values()):
-            own = [field for field in fields.values() if field.group == group and field.name not in first]
-            if not own:
-                continue
-            changed = sum(field.name in values.changed for field in own)
-            wrong = any(field.name in values.problems for field in own)
-            with st.expander(f"{group} · {changed} changed" if changed else group, expanded=wrong):
-                self._grid(own, values)
+        groups = dict.fromkeys(field.group for field in fields.values())
+        with st.container(gap="xsmall", key=f"{self.prefix}.groups"):
+            for group in groups:
+                self._group(group, [f for f in fields.values() if f.group == group and f.name not in first], values)
+
+    def _group(self, group: str, fields: Sequence[Field], values: FormValues) -> None:
+        if not fields:
+            return
+        changed = sum(field.name in values.changed for field in fields)
+        wrong = any(field.name in values.problems for field in fields)
+        with st.expander(f"{group} · {changed} changed" if changed else group, expanded=wrong):
+            self._grid(fields, values)
 
     def reset(self) -> None:
         """Take every change back."""
         address.put(**{self.param(name): None for name in self.fields})
 
     def put(self, values: Mapping[str, Any]) -> None:
-        """Write values into the address, and take all others back to the base.
+        """Write values into the address, and take all others back to the base. Errors: as `form_params`."""
+        address.put(**form_params(self, values))
 
-        Errors: `ConfigError` for a name that the form does not offer, or a value that no widget of it can hold.
-        """
-        params: dict[str, Any] = {self.param(name): None for name in self.fields}
-        for name, value in values.items():
-            field = self.fields.get(name)
-            if field is None:
-                if name in self.fixed and _plain(value) == _plain(self.fixed[name]):
-                    continue
-                where = "is decided elsewhere on this page" if name in self.fixed else "is not an option of this form"
-                raise ConfigError(f"'{name}' {where}; leave it out")
-            texts = _texts(value)
-            if texts != _texts(self._base_value(field)):
-                params[self.param(name)] = texts or None
-        address.put(**params)
-
-    def _base_value(self, field: Field) -> Any:
+    def base_value(self, field: Field) -> Any:
+        """What stands in the field where the address says nothing."""
         return self.base.get(field.name, field.default)
 
     def _shown(self, field: Field) -> Any:
         """The base value as its widget holds it."""
-        value = self._base_value(field)
+        value = self.base_value(field)
         if field.kind == "flag":
             return bool(value)
         if field.kind == "words":
@@ -160,7 +154,7 @@ class ConfigForm:
                     self._widget(field, values)
 
     def _widget(self, field: Field, values: FormValues) -> None:
-        is_changed = field.name in values.changed
+        is_changed = field.name in values.changed and not field.is_required  # there is nothing to change it from
         label = label_of(field.name) + (" ●" if is_changed else "")
         text = f"{field.help}{f' ({field.bounds})' if field.bounds else ''} · `--{field.name.replace('_', '-')}`"
         bindings = bound(self.param(field.name), self._codec(field))
@@ -180,6 +174,25 @@ class ConfigForm:
             st.caption(f"changed from {_words(self._shown(field))}")
         if (problem := values.problems.get(field.name)) is not None:
             st.html(widgets.field_problem(problem))
+
+
+def form_params(form: ConfigForm, values: Mapping[str, Any]) -> dict[str, list[str] | None]:
+    """The parameters of the address that make a form show these values; None for what stays at its base.
+
+    Errors: `ConfigError` for a name that the form does not offer.
+    """
+    params: dict[str, list[str] | None] = {form.param(name): None for name in form.fields}
+    for name, value in values.items():
+        field = form.fields.get(name)
+        if field is None:
+            if name in form.fixed and _plain(value) == _plain(form.fixed[name]):
+                continue
+            where = "is decided elsewhere on this page" if name in form.fixed else "is not an option of this form"
+            raise ConfigError(f"'{name}' {where}; leave it out")
+        texts = _texts(value)
+        if texts != _texts(form.base_value(field)):
+            params[form.param(name)] = texts or [""]
+    return params
 
 
 def label_of(name: str) -> str:

@@ -6,6 +6,8 @@ import math
 import re
 from datetime import UTC, datetime
 
+from lark_engine.store.events import plural
+
 
 def count(value: float) -> str:
     """`53,611`."""
@@ -69,8 +71,7 @@ def progress(done: float, total: float, unit: str) -> str:
     """`12,034 of 31,000 tokens`; bytes as sizes."""
     if unit == "B":
         return f"{size(done)} of {size(total)}"
-    plural = unit if unit.endswith("s") or not unit else f"{unit}s"
-    return f"{count(done)} of {count(total)} {plural}".rstrip()
+    return f"{count(done)} of {count(total)} {plural(unit) if unit else ''}".rstrip()
 
 
 def rule(name: str) -> str:

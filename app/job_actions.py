@@ -26,7 +26,9 @@ def action_buttons(job: JobView, *, key: str) -> None:
     """The actions that fit the state of a job; a refusal is shown on top of the page."""
     name = shlex.quote(job.id)
     with st.container(horizontal=True, gap="small", key=f"{key}.actions", vertical_alignment="center"):
-        if job.is_live:
+        if job.state == "queued":
+            _stop_button(job, "stop", "Leave the queue", ":material/remove_circle:", key)
+        elif job.is_live:
             keeps = bool(job.spec) and job.spec.stage.partition(" ")[0] in _CHECKPOINTED and job.state == "running"
             _stop_button(
                 job, "after_checkpoint", "Stop after checkpoint", ":material/flag:", key,
@@ -44,10 +46,12 @@ def action_buttons(job: JobView, *, key: str) -> None:
             with st.popover("Run again with changes", icon=":material/content_copy:"):
                 _clone_form(job, key)
         if not job.is_live:
-            st.button(
-                "Remove", icon=":material/delete:", key=f"{key}.remove", on_click=_remove, args=(job.job,),
-                help=_same_as(f"lark jobs remove {name}") + " What it made stays.",
-            )  # fmt: skip
+            with st.popover("Remove", icon=":material/delete:"):
+                st.caption("Its record and its log are removed for good. What it made stays.")
+                st.button(
+                    "Remove it", icon=":material/delete:", key=f"{key}.remove", on_click=_remove, args=(job.job,),
+                    help=_same_as(f"lark jobs remove {name}"),
+                )  # fmt: skip
 
 
 def _stop_button(

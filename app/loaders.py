@@ -3,6 +3,8 @@ is looked up anew every time, so that another process's work shows at the next r
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
+from lark_engine.evaluation.disputes import DISPUTES
 from lark_engine.results.table import Results, read_results
 from lark_engine.store.events import last_event
 from lark_engine.store.lock import is_held_lock
@@ -47,11 +50,15 @@ class Snapshot:
 
     @property
     def is_empty(self) -> bool:
-        return not any(self.artifacts.values())
+        """Whether nothing is begun: a student or a benchmark that lies ready begins nothing."""
+        return not any(found for kind, found in self.artifacts.items() if kind not in ("students", "benchmarks"))
 
 
 class Unfinished(NamedTuple):
-    """A folder without a manifest: being made by a live process, or left by one that ended."""
+    """A folder without a manifest: being made by a live process, or left by one that ended.
+
+    `place`: where it lies in the workspace, as the jobs that build it note it.
+    """
 
     kind: Kind
     name: str
@@ -60,6 +67,7 @@ class Unfinished(NamedTuple):
     total: float | None
     unit: str
     eta_s: float | None
+    place: str
 
 
 class Health(NamedTuple):
@@ -69,17 +77,24 @@ class Health(NamedTuple):
     versions: dict[str, str]
 
 
-def signature(workspace: Workspace) -> tuple[tuple[str, int, int], ...]:
-    """A value that changes whenever any manifest appears, disappears or is written anew."""
+def signature(workspace: Workspace) -> str:
+    """A value that changes whenever any manifest appears, disappears or is written anew; short, as keys are hashed."""
+    return _stamp(workspace.root, *(f"{pattern}/{MANIFEST}" for pattern in _FOLDERS.values()))
+
+
+def disputes_version(workspace: Workspace) -> str:
+    """A value that changes whenever a verdict is disputed or a dispute is taken back: no manifest says so."""
+    return _stamp(workspace.root, f"{_FOLDERS['evals']}/{DISPUTES}")
+
+
+def _stamp(root: Path, *patterns: str) -> str:
+    """The names, times and sizes of files in one word; what is removed meanwhile is left out."""
     entries = []
-    for pattern in _FOLDERS.values():
-        for path in workspace.root.glob(f"{pattern}/{MANIFEST}"):
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
+    for path in (path for pattern in patterns for path in root.glob(pattern)):
+        with contextlib.suppress(OSError):
+            stat = path.stat()
             entries.append((str(path), stat.st_mtime_ns, stat.st_size))
-    return tuple(sorted(entries))
+    return hashlib.sha256(repr(sorted(entries)).encode()).hexdigest()
 
 
 def load_snapshot(workspace: Workspace) -> Snapshot:
@@ -105,7 +120,7 @@ def _snapshot(root: str, version: object) -> Snapshot:
 
 def load_results(workspace: Workspace) -> Results:
     """The results as of now. A grade whose metrics cannot be read is left out and named."""
-    return _results(str(workspace.root), signature(workspace))
+    return _results(str(workspace.root), (signature(workspace), disputes_version(workspace)))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -119,7 +134,7 @@ def load_unfinished(workspace: Workspace) -> list[Unfinished]:
     for kind, pattern in _FOLDERS.items():
         for folder in workspace.root.glob(pattern):
             if folder.is_dir() and (folder / ".lock").is_file() and not (folder / MANIFEST).exists():
-                found.append(_unfinished(kind, folder))
+                found.append(_unfinished(kind, folder, workspace.root))
     return sorted(found, key=lambda item: (not item.running, item.kind, item.name))
 
 
@@ -128,7 +143,7 @@ def running_names(items: list[Unfinished]) -> set[str]:
     return {item.name for item in items if item.running}
 
 
-def _unfinished(kind: Kind, folder: Path) -> Unfinished:
+def _unfinished(kind: Kind, folder: Path, root: Path) -> Unfinished:
     event = last_event(folder / "events.jsonl") or last_event(folder / "logs" / "events.jsonl") or {}
     return Unfinished(
         kind=kind,
@@ -138,6 +153,7 @@ def _unfinished(kind: Kind, folder: Path) -> Unfinished:
         total=_number(event.get("total")),
         unit=str(event.get("unit") or ""),
         eta_s=_number(event.get("eta_s")),
+        place=folder.relative_to(root).as_posix(),
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 from app import formats
+from app.address import SCORES, Page
 from app.loaders import Snapshot, Unfinished
+from lark_engine.jobs.status import RESUMABLE, JobView
 from lark_engine.store.workspace import Artifact, InputRef, Kind, Manifest
 
 State = Literal["ready", "running", "stopped", "none"]
@@ -50,10 +52,13 @@ class StageCard(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What to do next, and the command that does it."""
+    """What to do next, the command that does it, and the page that does it too: its link's words and parameters."""
 
     sentence: str
     command: str
+    page: Page | None = None
+    label: str = ""
+    params: tuple[tuple[str, str], ...] = ()
 
 
 class Link(NamedTuple):
@@ -71,14 +76,21 @@ class Chain(NamedTuple):
     links: list[Link]
 
 
+DEMO = "See the whole pipeline run on an embedded pool with a real 135M student. It takes a few minutes on a CPU."
 FIRST_STEPS = (
-    Step("See the whole pipeline run on an embedded pool with a real 135M student, in a few minutes:", "make demo"),
     Step(
-        "Import a pool of your own: JSONL, Parquet, a folder of teachers, or a Hugging Face id:",
-        "lark pool import FILE",
+        "1 · Import a pool of your own: JSONL, Parquet, a folder of teachers, or a Hugging Face id.",
+        "lark pool import FILE", "score", "Pool and scores", (("task", "add"),),
     ),
-    Step("Run all stages as a recipe says, from the pool to the results table:", "lark run recipe.yaml"),
-)
+    Step(
+        "2 · Score every candidate under your student, then choose what to train on.",
+        "lark score --pool POOL --student STUDENT", "score", "Pool and scores",
+    ),
+    Step(
+        "3 · Train and evaluate: page by page, or all stages at once as a recipe says.",
+        "lark run recipe.yaml", "train", "Train",
+    ),
+)  # fmt: skip
 
 
 def stage_cards(snapshot: Snapshot, unfinished: Iterable[Unfinished], now: datetime) -> list[StageCard]:
@@ -145,31 +157,50 @@ def _counted(counts: dict[str, int], key: str, noun: str, plural: str | None = N
     return f"{formats.count(number)} {noun if number == 1 else plural or noun + 's'}"
 
 
-def next_step(snapshot: Snapshot, unfinished: Iterable[Unfinished]) -> Step:
-    """The first thing that the pipeline lacks, as a sentence and a command (no command while something runs)."""
+def next_step(snapshot: Snapshot, unfinished: Iterable[Unfinished], jobs: Sequence[JobView] = ()) -> Step:
+    """The first thing that the pipeline lacks, as a sentence, a command and a page (none while something runs)."""
     open_work = list(unfinished)
-    if any(item.running for item in open_work):
+    if any(item.running for item in open_work) or any(job.is_live for job in jobs):
         return Step("Wait for what is being made; this page follows it.", "")
     if open_work:
-        item = open_work[0]
-        return Step(
-            f"{NOUNS[item.kind]} {item.name} is unfinished. Run the command that began it again; it resumes.", ""
-        )
+        return _go_on(open_work[0], jobs)
     pool, scores = snapshot.newest("pools"), snapshot.newest("scores")
     selection, checkpoint = snapshot.newest("selections"), snapshot.newest("checkpoints")
     newest_student = snapshot.newest("students")
     student = _q(newest_student) if newest_student else "STUDENT"
     if pool and not scores:
-        return Step("Score every candidate under your student:", f"lark score --pool {_q(pool)} --student {student}")
+        command = f"lark score --pool {_q(pool)} --student {student}"
+        return Step("Score every candidate under your student:", command, "score", "Pool and scores")
     if scores and not selection:
-        return Step("Choose what to train on:", f"lark select --scores {_q(scores)} --B 3")
+        command = f"lark select --scores {_q(scores)} --B 3"
+        return Step("Choose what to train on:", command, "tune", "Tune", ((SCORES, scores.id),))
     if selection and not checkpoint:
         command = f"lark train lora --train-data {_q(selection)} --student {student}"
-        return Step("Train the student on the selection:", command)
+        return Step("Train the student on the selection:", command, "train", "Train")
     if checkpoint and not snapshot.newest("grades"):
         command = f"lark generate --model {_q(checkpoint)} --benchmark FILE.json"
-        return Step("Sample answers to a benchmark, then grade them with lark grade:", command)
-    return Step("Export the results table:", "lark table") if checkpoint else FIRST_STEPS[1]
+        sentence = "Sample answers to a benchmark, then grade them:"
+        return Step(sentence, command, "evaluate", "Evaluate", (("view", "run"),))
+    if checkpoint:
+        return Step("Compare and export the results:", "lark table", "evaluate", "Evaluate")
+    return FIRST_STEPS[0]
+
+
+def _go_on(item: Unfinished, jobs: Sequence[JobView]) -> Step:
+    """What goes on with an unfinished artifact: the job that began it, else the same command."""
+    what = f"{NOUNS[item.kind]} {item.name} is unfinished."
+    for job in jobs:
+        if job.state in RESUMABLE and item.place in job.job.artifacts():
+            how = job.state if job.state == "failed" else f"was {job.state}"
+            command = f"lark jobs resume {shlex.quote(job.id)}"
+            return Step(f"{what} Its job {how}; it can be resumed:", command, "jobs", "Its job", (("job", job.id),))
+    return Step(f"{what} Run the command that began it again; it resumes.", "")
+
+
+def unowned(unfinished: Iterable[Unfinished], jobs: Sequence[JobView]) -> list[Unfinished]:
+    """The unfinished artifacts that no live job is at: these stand for themselves."""
+    built = {place for job in jobs if job.is_live for place in job.job.artifacts()}
+    return [item for item in unfinished if item.place not in built]
 
 
 def _q(artifact: Artifact) -> str:

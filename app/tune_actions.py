@@ -14,7 +14,7 @@ from app.components import live_slider
 from app.files import export_path
 from app.launch import job_panel, running_job, start
 from app.scored import ScoredPool, load_frame
-from app.session import current_workspace, shell_command
+from app.session import current_workspace
 from app.tune_controls import budget_text
 from app.tune_figures import PROBLEM, solved
 from app.tuning import Outcome
@@ -127,7 +127,7 @@ def save_panel(scored: ScoredPool, config: SelectConfig) -> None:
     saved = workspace.find(plan_select(config, scored.scores, scored.pool))
     command = select_command(config, scored.scores, scored.pool, workspace)
     if saved is not None:
-        _saved(saved, scored)
+        _saved(saved)
         return
     job = running_job(workspace, command)
     if job is None:
@@ -141,10 +141,6 @@ def save_panel(scored: ScoredPool, config: SelectConfig) -> None:
         st.code(shell_line(command), language=None, wrap_lines=True)
 
 
-def _saved(saved: Artifact, scored: ScoredPool) -> None:
+def _saved(saved: Artifact) -> None:
     st.html(widgets.saved(saved.id, saved.manifest.counts, export_path))
-    with st.popover("Train with this", icon=":material/model_training:"):
-        student = str(scored.scores.manifest.config.get("student", "STUDENT"))
-        st.caption("The selection's weights go into the loss as they are.")
-        command = ["lark", "train", "lora", "--train-data", saved.id, "--student", student]
-        st.code(shell_command(shell_line(command)), language=None, wrap_lines=True)
+    address.page_link("train", "Train with this", icon=":material/model_training:", train_data=saved.id)

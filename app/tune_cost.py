@@ -86,11 +86,11 @@ def _size(scored: ScoredPool) -> StudentSize | None:
     """As the user says it, else as the student's files say it."""
     if (billions := read("billions", BILLIONS)) is not None:
         return StudentSize(round(1e9 * billions), None)
-    return _student_size(str(scored.scores.manifest.config.get("student", "")), str(current_workspace().root))
+    return size_of_student(str(scored.scores.manifest.config.get("student", "")), str(current_workspace().root))
 
 
 @st.cache_data(max_entries=32, ttl=600, show_spinner=False)
-def _student_size(student: str, root: str) -> StudentSize | None:
+def size_of_student(student: str, root: str) -> StudentSize | None:
     """The student's size where its files lie here: a folder, or a student of the workspace."""
     if not student:
         return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
-from app import formats
+from app import formats, job_words
 from app.loaders import Health, Unfinished
 from app.overview import NOUNS, Chain, Link, StageCard
 from app.results import Best, Cell, Results
@@ -183,21 +184,16 @@ def field_problem(sentence: str) -> str:
 
 
 def job(view: JobView) -> str:
-    """One job: its state, how far it is, and when it failed, why and what to do."""
-    event, verdict = view.event or {}, view.verdict or {}
-    done, total = event.get("done"), event.get("total")
-    facts = [view.state, view.why if view.state == "queued" else ""]
-    share = None
-    if view.is_live and isinstance(done, int | float) and isinstance(total, int | float) and total:
-        share = min(1.0, done / total)
-        facts.append(formats.progress(done, total, str(event.get("unit") or "")))
-        if isinstance(event.get("eta_s"), int | float):
-            facts.append(f"{formats.duration(event['eta_s'])} left")
-    bar = f'<div class="lark-bar"><div style="width:{100 * share:.1f}%"></div></div>' if share is not None else ""
+    """One job: its state, how far it is, and when it has ended, why and what to do."""
+    now_s = time.time()
+    found = job_words.progress(view, now_s) if view.is_live and view.state != "queued" else None
+    facts = [view.state, job_words.said(view, now_s) if view.is_live else "", job_words.rate_words(view)]
+    bar = f'<div class="lark-bar"><div style="width:{100 * found.share:.1f}%"></div></div>' if found else ""
     why = ""
     if not view.is_live:
+        verdict = view.verdict or {}
         said = [str(verdict.get("message") or view.why or ""), str(verdict.get("remedy") or "")]
-        why = f'<div class="muted">{text(" ".join(part for part in said if part))}</div>'
+        why = f'<div class="muted">{text("; ".join(part for part in said if part))}</div>'
     head = f'<div class="top"><span>Job <code>{text(view.id)}</code></span>'
     return block(
         f'<div class="lark-run" role="status">{head}<span class="muted">{text(" · ".join(filter(None, facts)))}</span>'

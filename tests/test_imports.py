@@ -61,10 +61,10 @@ make_scored_pool(Workspace(os.environ["LARK_HOME"]), num_problems=6, num_candida
 import app.main
 from streamlit.testing.v1 import AppTest
 page = AppTest.from_file({str(ROOT / "app" / "router.py")!r}, default_timeout=60).run()
-for name in ("overview", "explore", "trajectory", "tune"):
+for name in ("overview", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs"):
     page.switch_page("../pages/" + name + ".py").run()
     assert not page.exception, page.exception
-    assert page.title[0].value.lower() == name, page.title
+    assert page.title[0].value.lower() == {{"score": "pool and scores"}}.get(name, name), page.title
     assert "lark lark-warning" not in "".join(element.proto.body for element in page.get("html"))
 print(sorted({HEAVY!r} & sys.modules.keys()))
 """

@@ -31,22 +31,35 @@ function body(table, data, report) {
     const row = element("tr", "", rows);
     const open = () => report({ kind: "open", row: place });
     row.onclick = (event) => { if (!event.target.closest("button") && !String(getSelection())) open(); };
-    cells.forEach(([text, slot], column) => {
+    cells.forEach((said, column) => {
       const cell = element("td", data.columns[column].number ? "number" : "", row);
-      if (column === 0) {
-        const button = element("button", "open", cell, text);
-        button.type = "button";
-        button.setAttribute("aria-label", `${data.open} ${text}`);
-        button.onclick = open;
-        return;
-      }
-      if (slot !== null) {
-        const color = `light-dark(${LIGHT[slot % LIGHT.length]}, ${DARK[slot % DARK.length]})`;
-        element("i", "", cell).style.background = color;
-      }
-      cell.append(text);
+      if (column > 0) return fill(cell, said);
+      const button = element("button", "open", cell, said[0]);
+      button.type = "button";
+      button.setAttribute("aria-label", `${data.open} ${said[0]}`);
+      button.onclick = open;
     });
   });
+}
+
+function fill(cell, [text, slot, tone]) {
+  cell.replaceChildren();
+  if (slot !== null) {
+    const color = `light-dark(${LIGHT[slot % LIGHT.length]}, ${DARK[slot % DARK.length]})`;
+    element("i", "", cell).style.background = color;
+  } else if (tone) {
+    element("i", tone, cell);
+  }
+  cell.append(text);
+}
+
+// The same rows with other figures: a table that is followed live keeps its elements, and so clicks and the focus.
+function patch(table, before, data) {
+  table.caption.textContent = data.caption;
+  [...table.tBodies[0].rows].forEach((row, place) => [...row.cells].forEach((cell, column) => {
+    const said = data.rows[place][column];
+    if (column > 0 && JSON.stringify(said) !== JSON.stringify(before[place][column])) fill(cell, said);
+  }));
 }
 
 export default function ({ data, parentElement, setTriggerValue }) {
@@ -62,13 +75,18 @@ export default function ({ data, parentElement, setTriggerValue }) {
   frame.said = said;
   frame.setAttribute("aria-label", data.caption);
   const report = (event) => frame.report(event);
+  const shape = JSON.stringify([data.columns, data.open, data.sort, data.descending, data.rows.map((row) => row[0])]);
+  const before = frame.rows;
+  frame.rows = data.rows;
+  if (frame.shape === shape) return patch(frame.querySelector("table"), before, data);
+  frame.shape = shape;
   const focused = frame.contains(document.activeElement) ? document.activeElement.textContent.replace(/ [↓↑]$/, "") : null;
   const table = document.createElement("table");
   element("caption", "", table, data.caption);
   head(table, data, report);
   body(table, data, report);
   frame.replaceChildren(table);
-  if (focused !== null) {  // who sorts with the keyboard stays where they are
-    [...table.querySelectorAll("th button")].find((b) => b.textContent.replace(/ [↓↑]$/, "") === focused)?.focus();
+  if (focused !== null) {  // who sorts or walks with the keyboard stays where they are
+    [...table.querySelectorAll("button")].find((b) => b.textContent.replace(/ [↓↑]$/, "") === focused)?.focus();
   }
 }

@@ -7,8 +7,9 @@ of the browser; all texts are put in as text, never as HTML.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,10 +33,11 @@ class Column:
 
 
 class Cell(NamedTuple):
-    """A cell's text, and the color slot of a teacher to mark it with."""
+    """A cell's text, and the color slot of a teacher or the tone of a state (a class of its style) to mark it with."""
 
     text: str
     slot: int | None = None
+    tone: str = ""
 
 
 class TableEvent(NamedTuple):
@@ -48,21 +50,30 @@ class TableEvent(NamedTuple):
 
 def row_table(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, key: str, caption: str, sort: str, descending: bool,
-    open_label: str,
+    open_label: str, on_event: Callable[[TableEvent], None] | None = None,
 ) -> TableEvent | None:  # fmt: skip
     """Show the rows. Returns what the user did since the last run, if anything.
 
-    `caption` says to a screen reader what the table holds, `open_label` what a row's button does.
+    `caption` says to a screen reader what the table holds, `open_label` what a row's button does. `on_event` is called
+    with it before the page runs, as callbacks of widgets are: the page then need not run twice.
     """
+    keys = {column.key for column in columns} - {""}
     data = {
         "caption": caption, "sort": sort, "descending": descending, "open": open_label,
         "columns": [
             {"label": c.label, "key": c.key, "number": c.is_number, "help": c.help} for c in columns
         ],
-        "rows": [[[one_line(cell.text, _MOST_LETTERS), cell.slot] for cell in row] for row in rows],
+        "rows": [[[one_line(cell.text, _MOST_LETTERS), cell.slot, cell.tone] for cell in row] for row in rows],
     }  # fmt: skip
-    result = _component()(key=key, data=data, on_event_change=lambda: None)
-    return _event(result.get("event"), len(rows), {column.key for column in columns} - {""})
+    callback = partial(_deliver, key, len(rows), keys, on_event) if on_event else lambda: None
+    result = _component()(key=key, data=data, on_event_change=callback)
+    return _event(result.get("event"), len(rows), keys)
+
+
+def _deliver(key: str, num_rows: int, keys: set[str], on_event: Callable[[TableEvent], None]) -> None:
+    event = _event(st.session_state[key].get("event"), num_rows, keys)
+    if event is not None:
+        on_event(event)
 
 
 def _event(said: Any, num_rows: int, keys: set[str]) -> TableEvent | None:

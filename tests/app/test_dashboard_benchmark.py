@@ -7,7 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from benchmarks.dashboard import Row, blank
+from benchmarks.dashboard import blank
+from benchmarks.page_clock import Row
 
 BOXES = [{"x": 0.0, "y": 0.0, "width": 720.0, "height": 200.0}, {"x": 720.0, "y": 0.0, "width": 720.0, "height": 200.0}]
 

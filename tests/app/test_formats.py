@@ -74,7 +74,7 @@ def test_each_missing_stage_has_its_command(workspace) -> None:
     steps.append(next_step(load_snapshot(workspace), []).command)
     add(workspace, "checkpoints", "lora", "444444444444", inputs={"selection": selection.ref})
     steps.append(next_step(load_snapshot(workspace), []).command)
-    assert steps[0] == FIRST_STEPS[1].command
+    assert steps[0] == FIRST_STEPS[0].command
     assert [step.split()[1] for step in steps[1:]] == ["score", "select", "train", "generate"]
     cards = stage_cards(load_snapshot(workspace), [], NOW)
     assert [card.state for card in cards] == ["ready", "ready", "ready", "ready", "none"]

@@ -7,28 +7,36 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import fake_jobs as fake
 import pytest
 from fake_workspace import add, damage, finished_run, graded
 from streamlit.testing.v1 import AppTest
 
+from app.job_blocks import health
+from app.machine import Devices, DeviceUse, Disk
+from lark_engine.doctor.disk import Room
+from lark_engine.doctor.versions import Conflict
+from lark_engine.jobs.devices import Device
 from lark_engine.store.workspace import Workspace
 
-PAGE = Path(__file__).resolve().parents[2] / "pages" / "overview.py"
+ROUTER = Path(__file__).resolve().parents[2] / "app" / "router.py"
 
 
 OpenPage = Callable[..., AppTest]
 
 
 @pytest.fixture
-def open_page(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
+def open_page(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
     monkeypatch.setenv("LARK_HOME", str(workspace.root))
+    monkeypatch.setenv("LARK_LEASES", str(tmp_path / "leases"))
 
     def run(**query: str) -> AppTest:
-        page = AppTest.from_file(str(PAGE), default_timeout=30)
+        page = AppTest.from_file(str(ROUTER), default_timeout=30)
         for key, value in query.items():
             page.query_params[key] = value
         page.run()
         assert not page.exception, page.exception
+        assert "This part of the page failed." not in html_of(page)
         return page
 
     return run
@@ -46,10 +54,13 @@ def test_an_empty_workspace_shows_the_first_steps_with_their_commands(
     open_page: OpenPage, workspace: Workspace
 ) -> None:
     page = open_page()
-    assert headings(page) == ["First steps"]
+    assert headings(page) == ["First steps", "Machine"]
     home = f"LARK_HOME={workspace.root}"
-    commands = [f"{home} make demo", f"{home} lark pool import FILE", f"{home} lark run recipe.yaml"]
-    assert [code.value for code in page.code] == commands
+    assert [code.value for code in page.code] == [
+        f"lark demo --no-dashboard --workspace {workspace.root}", f"{home} lark pool import FILE",
+        f"{home} lark score --pool POOL --student STUDENT", f"{home} lark run recipe.yaml",
+    ]  # fmt: skip
+    assert [button.label for button in page.button if button.key == "run_demo"] == ["Run the demo"]
     assert html_of(page).count("not yet</span>") == 5
     assert not workspace.root.exists()  # looking writes nothing
 
@@ -60,7 +71,7 @@ def test_a_finished_run_shows_each_stage_the_best_result_and_the_table(
     finished_run(workspace)
     page = open_page()
     text = html_of(page)
-    assert headings(page) == ["Best result so far", "Next", "All results", "Where each result comes from"]
+    assert headings(page) == ["Best result so far", "Next", "All results", "Where each result comes from", "Machine"]
     assert text.count("ready</span>") == 5
     assert '168<span>candidates</span></div><div class="facts"><div>24 problems</div><div>7 teachers</div>' in text
     assert "<div>χ², B = 3</div><div>8 dropped</div>" in text
@@ -170,3 +181,95 @@ def test_what_is_being_made_is_shown_with_its_progress(open_page: OpenPage, work
     assert 'class="lark-card running"' in html_of(page)
     after = open_page()  # the lock is free: whoever held it is gone
     assert "stopped; the same command resumes it · 12,034 of 31,000 tokens" in html_of(after)
+
+
+def queries(page: AppTest, label: str) -> list[str]:
+    return [link.proto.query_string for link in page.get("page_link") if link.proto.label == label]
+
+
+def test_live_jobs_are_shown_once_the_running_ones_before_those_that_wait(
+    open_page: OpenPage, workspace: Workspace
+) -> None:
+    finished_run(workspace)
+    waiting = fake.living(workspace.root, "queued", stage="score", waits_for="the jobs before it")
+    job = fake.living(workspace.root, "running")
+    fake.tell(job, done=30, total=120, eta_s=1000.0)
+    folder = workspace.root / "checkpoints" / "lora-0123456789ab"
+    folder.mkdir()
+    job.note_artifact(folder)
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        page = open_page()
+    text = html_of(page)
+    assert headings(page)[:2] == ["Running now", "Best result so far"]
+    assert text.index("30 of 120 steps · 16 min") < text.index("place 1 · waits for the jobs before it")
+    assert "Checkpoint <code>" not in text  # the job stands for what it makes
+    assert 'class="lark-card running"' in text
+    assert [f"job={job.id}" in query for query in queries(page, "Open")] == [True, False]
+    assert waiting.id in queries(page, "Open")[1]
+    assert "Wait for what is being made" in text
+
+
+def test_jobs_that_failed_lately_are_a_line_with_a_way_to_the_reason(open_page: OpenPage, workspace: Workspace) -> None:
+    finished_run(workspace)
+    assert "failed in the last day" not in html_of(open_page())
+    job = fake.failed(workspace.root)
+    page = open_page()
+    assert "1 job failed in the last day and was not run again: pool import" in html_of(page)
+    assert f"job={job.id}" in queries(page, "See why")[0]
+    fake.failed(workspace.root, stage="score")
+    page = open_page()
+    assert "2 jobs failed in the last day and were not run again: score, pool import" in html_of(page)
+    assert "job_state=failed" in queries(page, "See why")[0]
+
+
+def test_what_a_stopped_job_left_is_taken_up_by_resuming_it(open_page: OpenPage, workspace: Workspace) -> None:
+    finished_run(workspace)
+    job = fake.ended(workspace.root, "cancelled", stage="train lora", message="stopped as asked")
+    folder = workspace.root / "checkpoints" / "lora-0123456789ab"
+    folder.mkdir()
+    (folder / ".lock").touch()
+    job.note_artifact(folder)
+    page = open_page()
+    assert headings(page)[0] == "Left unfinished"
+    assert "Checkpoint lora-0123456789ab is unfinished. Its job was cancelled; it can be resumed:" in html_of(page)
+    assert page.code[0].value == f"LARK_HOME={workspace.root} lark jobs resume {job.id}"
+    assert f"job={job.id}" in queries(page, "Its job")[0]
+
+
+@pytest.mark.parametrize(
+    ("missing", "label", "param"),
+    [
+        (("trained", "untrained"), "Evaluate", "view=run"), (("checkpoint",), "Train", ""),
+        (("selection",), "Tune", "scores=demo"), (("scores",), "Pool and scores", ""),
+    ],
+)  # fmt: skip
+def test_the_next_step_leads_to_the_page_that_does_it(
+    open_page: OpenPage, workspace: Workspace, missing: tuple[str, ...], label: str, param: str
+) -> None:
+    made = finished_run(workspace)
+    order = ("scores", "selection", "checkpoint", "trained", "untrained")
+    for name in order[order.index(missing[0]) :]:
+        (made[name].path / "manifest.json").unlink()
+        (made[name].path / ".lock").unlink(missing_ok=True)
+    page = open_page()
+    found = [link.proto for link in page.get("page_link") if link.proto.icon == ":material/arrow_forward:"]
+    assert [link.label for link in found] == [label]
+    assert param in found[0].query_string
+
+
+def test_disk_devices_and_versions_are_in_a_strip_and_what_is_wrong_is_said(workspace: Workspace) -> None:
+    slot = Device(kind="cpu", id="cpu-0", name="CPU slot 1 of 1", memory_bytes=None)
+    gpu = Device(kind="cuda", id="GPU-1", name="NVIDIA H100", memory_bytes=85_000_000_000)
+    room = Room(free=5_000_000_000, total=500_000_000_000, free_inodes=None, file_system="ext4")
+    uses = [DeviceUse(gpu, "somebody", None, None), DeviceUse(slot, "", None, None)]
+    text = health(Disk(room, ""), Devices(uses), [])
+    assert "5.0 GB free of 500 GB" in text
+    assert "0 of 1 free<small>NVIDIA H100 · 85.0 GB</small>" in text
+    assert "CPU slots</span> 1 of 1 free" in text
+    assert "lark-warning" not in text
+    wrong = [Conflict("torch", "torch==2.13.0", "2.9.0"), Conflict("peft", "peft>=0.21", None)]
+    text = health(Disk(room, "free some room on /data"), Devices(uses, "the leases belong to somebody else"), wrong)
+    assert "free some room on /data" in text
+    assert "the leases belong to somebody else" in text
+    assert "torch 2.9.0 (torch==2.13.0 is required), peft is missing (peft&gt;=0.21 is required)" in text

@@ -1,0 +1,155 @@
+"""A training run in words: what lists, headings and tables say of it. No Streamlit; texts are as they are."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from app import formats, job_words
+from app.charts_runs import View
+from app.components.board import Card, Stat
+from app.components.row_table import Cell, Column
+from lark_engine.training.curves import Axis, Curves
+from lark_engine.training.runs import Run
+
+_TONES = {"finished": "good", "removed": "quiet", "stopped": "warn"}
+# What the rows of the table may be sorted by, and the value; None comes last.
+SORTS: dict[str, Callable[[Run], Any]] = {
+    "name": lambda run: run.name, "steps": lambda run: run.done, "loss": lambda run: run.last_loss,
+    "eval": lambda run: run.eval_loss, "tokens": lambda run: run.tokens, "time": lambda run: run.train_s,
+    "age": lambda run: -run.updated_at,
+}  # fmt: skip
+COLUMNS = (
+    Column(label="Run", key="name", is_number=False),
+    Column(label="State", is_number=False),
+    Column(label="Method", is_number=False),
+    Column(label="Selection", is_number=False),
+    Column(label="Steps", key="steps"),
+    Column(label="Loss", key="loss", help="of the last logged step"),
+    Column(label="Held-out loss", key="eval", help="the last one, of the first held-out set"),
+    Column(label="Tokens", key="tokens", help="trained on, prompts included"),
+    Column(label="Trained for", key="time", help="without the pauses between processes"),
+    Column(label="Age", key="age"),
+)
+
+
+def tone(run: Run) -> str:
+    """Which color goes with the state; the state is always said beside it."""
+    if run.state in _TONES:
+        return _TONES[run.state]
+    return job_words.tone(run.job.state) if run.job else "live"
+
+
+def labels(runs: Sequence[Run]) -> dict[str, str]:
+    """A short name for each run by its id, with the end of the id where two have the same."""
+    counts = Counter(run.name for run in runs)
+    return {run.id: run.name if counts[run.name] == 1 else f"{run.name} {run.id[-4:]}" for run in runs}
+
+
+def option(run: Run, label: str, now_s: float) -> str:
+    """A run in a menu: `lora 3f2a · finished · LoRA · 3 h ago`."""
+    return " · ".join(
+        part for part in (label, run.state, formats.method(run.method), job_words.age(run.updated_at, now_s)) if part
+    )
+
+
+def facts(run: Run, now_s: float) -> list[str]:
+    """What a run is: method, data, when it began."""
+    return [
+        fact
+        for fact in (
+            formats.method(run.method), f"recipe {run.recipe}" if run.recipe else "",
+            f"on {run.selection}" if run.selection else "",
+            f"started {job_words.age(run.started_at, now_s)}" if run.started_at else "",
+        )
+        if fact
+    ]  # fmt: skip
+
+
+def left_s(run: Run, curves: Curves, now_s: float) -> float | None:
+    """Seconds that are left as of now; None where nothing forecasts them."""
+    if not run.is_live:
+        return None
+    if run.job is not None and run.has_own_job:
+        found = job_words.progress(run.job, now_s)
+        return found.left_s if found else None
+    eta_s, at = curves.number("eta_s"), curves.number("time")
+    return None if eta_s is None or at is None else max(0.0, eta_s - (now_s - at)) or None
+
+
+def figures(run: Run, view: View, now_s: float) -> Card:
+    """How a run is going, in numbers."""
+    curves = view.curves
+    done, total = curves.number("done"), curves.number("total")
+    done, total = (run.done if done is None else done), (run.total if total is None else total)
+    left = left_s(run, curves, now_s)
+    trained_s, tokens = curves.last("train_s") or run.train_s, curves.last("tokens") or run.tokens
+    share = f" · {formats.percent(done / total)}" if done is not None and total and done < total else ""
+    stats = [
+        Stat("Step", "–" if done is None else formats.count(done),
+             f"of {formats.count(total)}{share}" if total else ""),
+        Stat("Trained for", formats.duration(trained_s) if trained_s else "–",
+             f"{formats.compact(tokens)} tokens" if tokens else ""),
+        *([Stat("Time left", formats.duration(left) if left is not None else "–", "at the rate of this process")]
+          if run.is_live else []),
+        Stat("Loss", _decimal(curves.last("loss") or run.last_loss), "last logged step"),
+        *([Stat("Held-out loss", _decimal(curves.last(curves.evaluations[0])), "last evaluation")]
+          if curves.evaluations else []),
+        Stat("Speed", _compact(curves.last("tokens_per_s")), "tokens/s, last logged step"),
+        Stat("Device use", formats.percent(curves.last("device_use")), f"memory {_size_mb(curves.last('memory_mb'))}"),
+    ]  # fmt: skip
+    return Card(key="run_figures", stats=tuple(stats), span=12)
+
+
+def ends_at(run: Run, axis: Axis, curves: Curves) -> float | None:
+    """Where the axis of a run that goes on ends: at its whole length, halved while the curve fits in the half.
+
+    So it changes seldom, each time by a doubling, and the curve is never a sliver at its left end.
+    """
+    done, total = curves.number("done"), curves.number("total")
+    places = curves.along(axis)
+    if not run.is_live or not done or not total or not math.isfinite(places[-1]):
+        return None
+    # Of tokens and hours the whole is a forecast, which would move the axis with each of its breaths.
+    end = total if axis == "step" else 2.0 ** math.ceil(math.log2(float(places[-1])))
+    while end / 2 >= places[-1]:
+        end /= 2
+    return end
+
+
+def cells(run: Run, label: str, now_s: float) -> list[Cell]:
+    """A row of the table of all runs."""
+    steps = "–" if run.done is None else formats.count(run.done)
+    return [
+        Cell(label),
+        Cell(run.state, None, tone(run)),
+        Cell(formats.method(run.method) or "–"),
+        Cell(run.selection or "–"),
+        Cell(steps if run.total in (None, run.done) else f"{steps} of {formats.count(run.total or 0)}"),
+        Cell(_decimal(run.last_loss)),
+        Cell(_decimal(run.eval_loss)),
+        Cell("–" if not run.tokens else formats.compact(run.tokens)),
+        Cell("–" if not run.train_s else formats.duration(run.train_s)),
+        Cell(job_words.age(run.updated_at, now_s)),
+    ]
+
+
+def sort(runs: Sequence[Run], by: str, *, descending: bool) -> list[Run]:
+    """The runs by a column; those without a value come last."""
+    value = SORTS[by]
+    known = sorted((run for run in runs if value(run) is not None), key=value, reverse=descending)
+    return known + [run for run in runs if value(run) is None]
+
+
+def _decimal(value: float | None) -> str:
+    return formats.numeral(value, ".4g")
+
+
+def _compact(value: float | None) -> str:
+    return "–" if value is None else formats.compact(value)
+
+
+def _size_mb(value: float | None) -> str:
+    return "–" if value is None else formats.size(1e6 * value)
