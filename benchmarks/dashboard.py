@@ -16,12 +16,10 @@ import io
 import json
 import os
 import re
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,86 +28,19 @@ import psutil
 from PIL import Image
 from playwright.sync_api import Error, sync_playwright
 
+from benchmarks.dashboard_work import work_rows
+from benchmarks.page_clock import CLOCK, Row, timed
 from benchmarks.scored_pool import LARGE_TEXT_TOKENS, make_scored_pool
 from lark_engine.serve import find_dashboard
 from lark_engine.store.workspace import Workspace
 from tests.app.browser import ARGUMENTS, CHROMIUM, dashboard, drag, open_page, slider, wait_idle
 
 DRAG_S = 4.0
-# Remembers when the user did something, and when the figures that say so in their `meta` had been painted.
-_CLOCK = """
-window.clock = { done: null, ask: null, paints: 0 };
-for (const kind of ["keydown", "pointerdown", "click"])
-  window.addEventListener(kind, (event) => { if (event.isTrusted) clock.event = event.timeStamp; }, true);
-clock.look = () => {
-  if (!clock.ask || clock.done !== null || !clock.ask()) return;
-  clock.done = -1;
-  requestAnimationFrame(() => {   // the next frame is painted right after its callbacks
-    const channel = new MessageChannel();
-    channel.port1.onmessage = () => { clock.done = performance.now() - clock.event; };
-    channel.port2.postMessage(0);
-  });
-};
-document.addEventListener("lark:painted", (event) => {
-  clock.paints += 1; clock.painted = performance.now(); clock.first ??= clock.painted; clock.look();
-});
-const observe = () => new MutationObserver(clock.look).observe(document.body, {
-  childList: true, subtree: true, characterData: true, attributeFilter: ["data-test-script-state"] });
-document.body ? observe() : addEventListener("DOMContentLoaded", observe);
-// Whether the script has ended and every board was painted since it was asked for.
-clock.numPaints = () => [...document.querySelectorAll(".lark-board")].map((board) => Number(board.dataset.paints ?? 0));
-clock.isWhole = () => document.querySelector("[data-testid=stApp]").dataset.testScriptState === "notRunning"
-  && clock.numPaints().every((paints, place) => paints > (clock.before[place] ?? 0));
-"""
 _EVERY_META = """(name, value) => {
   const metas = [...document.querySelectorAll(".js-plotly-plot")].map((plot) => plot.layout?.meta ?? {});
   const told = metas.filter((meta) => name in meta);
   return told.length > 0 && told.every((meta) => meta[name] === value);
 }"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the report: median and 95th percentile of what was measured, and a bound of either or both."""
-
-    what: str
-    values: list[float]
-    unit: str
-    limit: float | None = None
-    p95_limit: float | None = None
-    at_least: bool = False
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    @property
-    def p95(self) -> float:
-        return float(np.percentile(self.values, 95))
-
-    @property
-    def holds(self) -> bool:
-        within = self.limit is None or (self.median >= self.limit if self.at_least else self.median <= self.limit)
-        return within and (self.p95_limit is None or self.p95 <= self.p95_limit)
-
-    def __str__(self) -> str:
-        bound = "" if self.limit is None else f"{'≥' if self.at_least else '≤'} {self.limit:g}"
-        bound += "" if self.p95_limit is None else f", {self.p95_limit:g}"
-        verdict = "" if not bound else "holds" if self.holds else "FAILS"
-        p95 = f"{self.p95:>8.4g}" if len(self.values) > 1 else " " * 8
-        return f"{self.what:<66} {self.median:>8.4g} {p95} {self.unit:<5} {len(self.values):>4} {bound:>12}  {verdict}"
-
-
-def timed(page: Any, act: Callable[[], None], shown: str, timeout_s: float = 10.0) -> float:
-    """Milliseconds from the user's event in `act` to the paint in which the JavaScript condition `shown` holds."""
-    page.evaluate(f"clock.before = clock.numPaints(); clock.done = null; clock.ask = () => {shown};")
-    act()
-    deadline = time.monotonic() + timeout_s
-    while (done := page.evaluate("clock.done")) is None or done < 0:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not painted within {timeout_s:g} s: {shown}")
-        time.sleep(0.005)
-    return float(done)
 
 
 @contextlib.contextmanager
@@ -139,7 +70,7 @@ def figure_kb(page: Any) -> float:
 def tune_rows(browser: Any, address: str, steps: int) -> Iterator[Row]:
     """The budget's slider, moved by key and dragged."""
     with open_page(browser, f"{address}/tune?B=8") as page:
-        page.evaluate(f"() => {{{_CLOCK}}}")
+        page.evaluate(f"() => {{{CLOCK}}}")
         slider(page, "B").focus()
         yield Row(what="Tune: figures in all", values=[figure_kb(page)], unit="kB", limit=80)
         times, sent, B = [], [], 8
@@ -217,7 +148,7 @@ def blank(frames: list[bytes], boxes: list[dict[str, float]]) -> int:
 def explore_rows(browser: Any, address: str, steps: int) -> Iterator[Row]:
     """View filters by a click, until all figures and the table are there; the shape of one figure; a pool edit."""
     with open_page(browser, f"{address}/explore") as page:
-        page.evaluate(f"() => {{{_CLOCK}}}")
+        page.evaluate(f"() => {{{CLOCK}}}")
         page.get_by_text("Reading the texts").wait_for(state="hidden", timeout=120_000)
         wait_idle(page)
         yield Row(what="Explore: figures in all", values=[figure_kb(page)], unit="kB", limit=300)
@@ -243,7 +174,7 @@ def explore_rows(browser: Any, address: str, steps: int) -> Iterator[Row]:
 def trajectory_rows(browser: Any, address: str, steps: int) -> Iterator[Row]:
     """The next candidate and the next problem by key, until the whole page is there."""
     with open_page(browser, f"{address}/trajectory") as page:
-        page.evaluate(f"() => {{{_CLOCK}}}")
+        page.evaluate(f"() => {{{CLOCK}}}")
         for what, param, there, back in (
             ("candidate", "candidate", "ArrowRight", "ArrowLeft"),
             ("problem", "problem", "Shift+ArrowDown", "Shift+ArrowUp"),
@@ -268,7 +199,7 @@ def cold_rows(browser: Any, workspace: Workspace, repetitions: int) -> Iterator[
             with dashboard(workspace) as address:
                 started.append(time.perf_counter() - began)
                 context = browser.new_context(viewport={"width": 1440, "height": 900})
-                context.add_init_script(_CLOCK)
+                context.add_init_script(CLOCK)
                 page = context.new_page()
                 page.goto(f"{address}/{name}", wait_until="commit")
                 page.wait_for_function("window.clock?.first !== undefined", timeout=60_000)
@@ -299,6 +230,8 @@ def rows(workspace: Workspace, steps: int) -> Iterator[Row]:
             yield from explore_rows(browser, address, steps)
             yield from trajectory_rows(browser, address, steps)
             yield from process_rows(workspace)
+        with tempfile.TemporaryDirectory() as folder:
+            yield from work_rows(browser, Path(folder), steps)
         browser.close()
 
 
