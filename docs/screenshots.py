@@ -37,9 +37,13 @@ class Shot(NamedTuple):
 
 SHOTS = {
     "overview": Shot("/"),
+    "score": Shot("/score", ".st-key-score_task"),
     "explore": Shot("/explore", ".lark-board >> nth=-1"),
     "trajectory": Shot(f"/trajectory?problem={PROBLEM}&heat=contribution", ".st-key-trajectory_why"),
     "tune": Shot("/tune", ".lark-board >> nth=-1"),
+    "train": Shot("/train?view=runs", ".st-key-runs_shown"),
+    "evaluate": Shot("/evaluate?view=compare", ".st-key-compare_problems"),
+    "jobs": Shot("/jobs?job=demo"),
 }
 
 

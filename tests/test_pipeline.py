@@ -136,5 +136,5 @@ def test_numbers_with_an_exponent_are_numbers_in_a_recipe(recipe: Path) -> None:
 
 def test_an_empty_recipe_is_refused(recipe: Path) -> None:
     recipe.write_text("")
-    with pytest.raises(ConfigError, match="a recipe is a mapping of keys to values; this file holds NoneType"):
+    with pytest.raises(ConfigError, match="a recipe is a mapping of keys to values; this holds NoneType"):
         read_recipe(recipe)

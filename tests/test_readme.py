@@ -70,7 +70,8 @@ def test_the_table_of_released_commands_is_whole(released: str) -> None:
 
 def test_pictures_of_the_readme_are_there_and_small() -> None:
     paths = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
-    assert paths == [f"docs/{page}.png" for page in ("overview", "explore", "trajectory", "tune")]
+    pages = ("overview", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs")
+    assert paths == [f"docs/{page}.png" for page in pages]
     for path in paths:
         content = (ROOT / path).read_bytes()
         assert len(content) < 300_000, path

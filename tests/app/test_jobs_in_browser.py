@@ -20,7 +20,7 @@ from lark_engine.jobs.folder import Job, all_jobs
 from lark_engine.jobs.status import view
 from lark_engine.store.workspace import Workspace
 from tests.fake_server import FakeServer, fake_server
-from tests.jobs.kit import processes_of, wait_for, wait_for_state
+from tests.jobs.kit import new_job, processes_of, python, wait_for, wait_for_state
 
 __all__ = ["fake_server"]
 
@@ -101,6 +101,30 @@ def test_a_real_failure_is_opened_from_the_list_resumed_cloned_and_removed(
         page.get_by_test_id("stPopoverBody").get_by_role("button", name="Remove it").click()
         page.locator(".lark-rows").first.wait_for()
         assert not copy.folder.exists()
+
+
+def test_a_bad_recipe_and_memory_that_runs_out_are_told_apart_with_a_remedy_each(
+    browser: Any, address: str, root: Path
+) -> None:
+    recipe = root.parent / "recipe.yaml"
+    recipe.write_text("method: lora\nlearning_rat: 1\n")
+    words = ["lark", "train", "lora", "--train-data", "x", "--student", "s", "--recipe", str(recipe)]
+    bad = actions.submit(root, [*words, "--workspace", str(root)], cwd=root.parent).job
+    # The allocator of the trainer itself refuses: more than any machine has.
+    full = new_job(root, python("import torch; torch.empty(10**15)"))
+    actions.launch(full)
+    for job, reason, said in (
+        (bad, "bad option", "unknown key 'learning_rat'"), (full, "host memory", "the machine's memory is used up"),
+    ):  # fmt: skip
+        wait_for_state(job, "failed")
+        with open_page(browser, f"{address}/jobs?job={job.id}") as page:
+            state(page, "failed")
+            card = page.locator(".lark-ending").inner_text()
+            assert said in card
+            assert reason in card.lower().replace("_", " ")
+            assert len(card.splitlines()) >= 2  # what happened, and what to do
+        with open_page(browser, f"{address}/jobs?job_state=failed") as page:
+            assert page.locator(".lark-rows tbody tr", has_text=job.id[-8:]).count() == 1
 
 
 def test_a_running_stage_is_followed_stopped_at_a_checkpoint_and_resumed(
