@@ -30,7 +30,7 @@ app: $(STAMP) ## the dashboard on ./cache
 
 test: $(STAMP) chromium ## all tests, quick ones first, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 chromium: ## the browser of the dashboard's tests, installed where that is allowed
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
