@@ -13,7 +13,7 @@ from lark_engine.errors import ConfigError
 from lark_engine.jobs import actions
 from lark_engine.jobs.folder import Job
 from lark_engine.jobs.records import Request
-from lark_engine.jobs.status import RESUMABLE, JobView
+from lark_engine.jobs.status import RESUMABLE, JobView, view
 
 # Between a click and its answer no page should stand still for longer; what takes longer shows as `stopping`.
 _KILL_S = 15.0
@@ -69,7 +69,7 @@ def _clone_form(job: JobView, key: str) -> None:
     st.caption("The same command as a new job; options given here hold over those of the command.")
     changes = st.text_input("Options to change", key=f"{key}.changes", placeholder="--lr 1e-5 --name another")
     st.code(shell_command(f"lark jobs clone {shlex.quote(job.id)} {changes}".strip()), language=None, wrap_lines=True)
-    st.button("Start it", icon=":material/play_arrow:", key=f"{key}.clone", on_click=_clone, args=(job.job, changes))
+    st.button("Start it", icon=":material/play_arrow:", key=f"{key}.clone", on_click=_clone, args=(job.job, key))
 
 
 def _same_as(command: str) -> str:
@@ -84,21 +84,22 @@ def _stop(job: Job, request: Request) -> None:
 
 @reported
 def _resume(job: Job) -> None:
-    actions.resume(job)
+    if not view(job).is_live:  # a second click, or somebody else's, finds it under way
+        actions.resume(job)
 
 
 @reported
-def _clone(job: Job, changes: str) -> None:
+def _clone(job: Job, key: str) -> None:
     from lark_engine.cli.words import whole_command
     from lark_engine.store.workspace import Workspace
 
     try:
-        words = shlex.split(changes)
+        words = shlex.split(st.session_state[f"{key}.changes"])  # as it is now, also when it was typed just before
     except ValueError as error:
         raise ConfigError(f"the options cannot be read ({error}); close the quotes") from None
     root = job.workspace_root
     whole_command([*job.spec().command, *words], Workspace(root))  # a mistake is said before a folder is made
-    started = actions.clone(job, root, words)
+    started = actions.clone(job, root, words, once=True)
     address.put(job=started.id)
 
 

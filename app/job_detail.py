@@ -19,7 +19,7 @@ from app.shell import PAGES, saved_config
 from app.widgets import note
 from lark_engine.errors import StoreError
 from lark_engine.jobs.folder import Job
-from lark_engine.jobs.status import JobView, show_job
+from lark_engine.jobs.status import RESUMABLE, JobView, show_job
 from lark_engine.results.commands import shell_line
 from lark_engine.store.workspace import Artifact, Workspace
 
@@ -59,7 +59,11 @@ def _not_here(said: str) -> None:
     with st.container(border=True, key="no_such_job"):
         st.subheader("This job is not here", anchor=False)
         st.html(
-            note(f"{said[:1].upper()}{said.partition(';')[0][1:]}. It was removed, or belongs to another workspace.")
+            note(
+                f"{said[:1].upper()}{said[1:]}."
+                if " names " in said
+                else f"{said[:1].upper()}{said.partition(';')[0][1:]}. It was removed, or belongs to another workspace."
+            )
         )
 
 
@@ -166,7 +170,10 @@ def _on_the_command_line(job: JobView) -> None:
     """The same verbs as commands, and where the job lies."""
     short = job_words.short_id(job.id)
     with st.expander("On the command line"):
-        lines = [shell_command(f"lark jobs {verb} {short}") for verb in ("show", "logs --follow", "resume", "clone")]
+        ends = ("stop --after-checkpoint", "stop", "stop --kill") if job.is_live else ("remove",)
+        again = ("resume",) if job.state in RESUMABLE else ()
+        verbs = ("show", "logs --follow", *ends, *again, *(("clone",) if job.spec else ()))
+        lines = [shell_command(f"lark jobs {verb} {short}") for verb in verbs]
         st.code("\n".join(lines), language=None)
         facts = [f"Id: {job.id}", f"Folder: {job.job.folder}"]
         facts += [f"Runs in: {job.spec.cwd}"] if job.spec else []

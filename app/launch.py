@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import widgets
+from app import formats, widgets
 from app.address import page_link
 from app.boundary import guarded
 from lark_engine.errors import LarkError
@@ -54,11 +54,13 @@ def launch_panel(
     with st.container(key=f"{key}_panel"):
         st.code(shell_line(list(command)), language=None, wrap_lines=True)
         if running_job(workspace, command) is None:
-            st.button(
+            # No callback: it would get the command of the run before, and what was typed last is not in that yet.
+            if st.button(
                 label, icon=icon, key=key, type="primary" if is_primary else "secondary",
-                help=disabled_because or help, disabled=bool(disabled_because), on_click=start,
-                args=(workspace, command),
-            )  # fmt: skip
+                help=formats.plain_markdown(disabled_because) or help, disabled=bool(disabled_because),
+            ):  # fmt: skip
+                start(workspace, command)
+                st.rerun()
             if disabled_because:
                 st.html(widgets.note(disabled_because))
         job_panel(workspace, command)

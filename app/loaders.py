@@ -7,12 +7,14 @@ import contextlib
 import hashlib
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import streamlit as st
 
 from lark_engine.evaluation.disputes import DISPUTES
+from lark_engine.pool.importer import REJECTED
 from lark_engine.results.table import Results, read_results
 from lark_engine.store.events import last_event
 from lark_engine.store.lock import is_held_lock
@@ -57,7 +59,8 @@ class Snapshot:
 class Unfinished(NamedTuple):
     """A folder without a manifest: being made by a live process, or left by one that ended.
 
-    `place`: where it lies in the workspace, as the jobs that build it note it.
+    `place`: where it lies in the workspace, as the jobs that build it note it. `is_refused`: it is an import that ended
+    because lines are bad; running it again would end the same way.
     """
 
     kind: Kind
@@ -68,6 +71,7 @@ class Unfinished(NamedTuple):
     unit: str
     eta_s: float | None
     place: str
+    is_refused: bool = False
 
 
 class Health(NamedTuple):
@@ -135,7 +139,23 @@ def load_unfinished(workspace: Workspace) -> list[Unfinished]:
         for folder in workspace.root.glob(pattern):
             if folder.is_dir() and (folder / ".lock").is_file() and not (folder / MANIFEST).exists():
                 found.append(_unfinished(kind, folder, workspace.root))
+    found = [item for item in found if not (item.is_refused and _is_settled(item, workspace))]
     return sorted(found, key=lambda item: (not item.running, item.kind, item.name))
+
+
+def _is_settled(item: Unfinished, workspace: Workspace) -> bool:
+    """Whether an import that refused lines was followed by one of the same name that went well."""
+    name, refused_at = item.name.rpartition("-")[0], _changed_at(workspace.root / item.place / REJECTED)
+    pools = load_snapshot(workspace).artifacts["pools"]
+    return any(pool.name == name and pool.manifest.created_at > refused_at for pool in pools)
+
+
+def _changed_at(path: Path) -> str:
+    """When a file was last written, as manifests write times; the end of all times for one that is gone."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
+    except OSError:
+        return "9999"
 
 
 def running_names(items: list[Unfinished]) -> set[str]:
@@ -154,6 +174,7 @@ def _unfinished(kind: Kind, folder: Path, root: Path) -> Unfinished:
         unit=str(event.get("unit") or ""),
         eta_s=_number(event.get("eta_s")),
         place=folder.relative_to(root).as_posix(),
+        is_refused=kind == "pools" and (folder / REJECTED).is_file(),
     )
 
 

@@ -175,7 +175,13 @@ def next_step(snapshot: Snapshot, unfinished: Iterable[Unfinished], jobs: Sequen
         command = f"lark select --scores {_q(scores)} --B 3"
         return Step("Choose what to train on:", command, "tune", "Tune", ((SCORES, scores.id),))
     if selection and not checkpoint:
-        command = f"lark train lora --train-data {_q(selection)} --student {student}"
+        scored = snapshot.find(ref) if (ref := selection.manifest.inputs.get("scores")) else None
+        whose = (
+            shlex.quote(str(scored.manifest.config["student"]))
+            if scored and scored.manifest.config.get("student")
+            else student
+        )
+        command = f"lark train lora --train-data {_q(selection)} --student {whose}"
         return Step("Train the student on the selection:", command, "train", "Train")
     if checkpoint and not snapshot.newest("grades"):
         command = f"lark generate --model {_q(checkpoint)} --benchmark FILE.json"
@@ -189,11 +195,17 @@ def next_step(snapshot: Snapshot, unfinished: Iterable[Unfinished], jobs: Sequen
 def _go_on(item: Unfinished, jobs: Sequence[JobView]) -> Step:
     """What goes on with an unfinished artifact: the job that began it, else the same command."""
     what = f"{NOUNS[item.kind]} {item.name} is unfinished."
+    if item.is_refused:
+        sentence = f"The import {item.name} was refused: see which lines are bad, mend them or leave them out."
+        return Step(sentence, "", "score", "Pool and scores", (("rejected", item.name),))
     for job in jobs:
         if job.state in RESUMABLE and item.place in job.job.artifacts():
+            params = (("job", job.id),)
+            if job.state == "failed" and not (job.verdict or {}).get("is_transient"):
+                return Step(f"{what} Its job failed; what to do is said there.", "", "jobs", "Its job", params)
             how = job.state if job.state == "failed" else f"was {job.state}"
             command = f"lark jobs resume {shlex.quote(job.id)}"
-            return Step(f"{what} Its job {how}; it can be resumed:", command, "jobs", "Its job", (("job", job.id),))
+            return Step(f"{what} Its job {how}; it can be resumed:", command, "jobs", "Its job", params)
     return Step(f"{what} Run the command that began it again; it resumes.", "")
 
 

@@ -18,7 +18,7 @@ from app.loaders import Snapshot
 from app.rejected_panel import rejected_of, rejected_panel
 from app.safe_text import label_markdown
 from lark_engine.config import PoolConfig
-from lark_engine.errors import PoolError
+from lark_engine.errors import ConfigError, PoolError
 from lark_engine.jobs.status import JobView
 from lark_engine.pool.preview import Preview, preview
 from lark_engine.pool.uploads import UPLOAD_TYPES, keep_upload
@@ -51,7 +51,11 @@ def add_pool(workspace: Workspace, snapshot: Snapshot) -> list[list[str]]:
     config = values.config
     if not isinstance(config, PoolConfig):
         return []
-    command = import_command(config, workspace)
+    try:
+        command = import_command(config, workspace)
+    except ConfigError as error:
+        st.html(widgets.problem("There is no such source.", str(error)))
+        return []
     job = _of_this_content(newest_job(workspace, command), config.source)
     is_refused = job is not None and job.state == "failed" and rejected_of(job) is not None
     refusal = _look(config, is_refused=is_refused)
@@ -107,7 +111,7 @@ def _version(source: str) -> tuple[int, int]:
     """Changes when the file does; of a folder, when something appears in it."""
     try:
         stat = Path(source).expanduser().stat()
-    except (OSError, ValueError):
+    except (OSError, RuntimeError, ValueError):
         return 0, 0
     return stat.st_mtime_ns, stat.st_size
 

@@ -90,7 +90,6 @@ def being_made(workspace: Workspace, snapshot: Snapshot, elsewhere: Collection[S
         if [job.id for job in jobs] != [job.id for job in shown]:
             st.rerun()
         left = [item for item in load_unfinished(workspace) if item.kind in ("pools", "scores") and not item.running]
-        left = [item for item in left if not _is_settled(item, workspace, snapshot)]
         jobs = [job for job in jobs if job.spec and list(job.spec.command) not in elsewhere]
         if not jobs and not left:
             return
@@ -108,20 +107,10 @@ def _live(workspace: Workspace) -> list[JobView]:
     return [job for job in list_jobs(workspace.root) if job.is_live and job.spec and job.spec.stage in _STAGES]
 
 
-def _is_settled(item: Unfinished, workspace: Workspace, snapshot: Snapshot) -> bool:
-    """Whether an import that refused lines was followed by one of the same name that went well."""
-    path = workspace.root / item.kind / item.name / REJECTED
-    if item.kind != "pools" or not path.is_file():
-        return False
-    refused_at = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
-    name = item.name.rpartition("-")[0]
-    return any(pool.name == name and pool.manifest.created_at > refused_at for pool in snapshot.artifacts["pools"])
-
-
 def _left_unfinished(item: Unfinished, workspace: Workspace) -> None:
     """A folder that nothing works on: an import that refused lines says so, the others say how to go on."""
     path = workspace.root / item.kind / item.name / REJECTED
-    if item.kind != "pools" or not path.is_file():
+    if not item.is_refused:
         st.html(widgets.unfinished([item]))
         return
     num = sum(load_rejected(path).reasons.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from lark_engine.scoring.score import resolved_options
 from lark_engine.store.workspace import Artifact, Workspace
 from lark_engine.training.cost import PEAK_FLOPS, Rate, student_size
 
+log = logging.getLogger(__name__)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -66,7 +68,7 @@ def look_at_student(name: str, workspace: Workspace) -> Chosen:
         found = find_student(name, workspace)
         if found is None and not _HUB_ID.fullmatch(name):
             raise StudentError(f"no model folder, workspace student or hub id '{name}'; check the path")
-    except (LarkError, OSError, ValueError) as error:
+    except (LarkError, OSError, RuntimeError, ValueError) as error:
         return Chosen(name=name, label=name, problem=str(error))
     if found is None:
         return Chosen(name=name, label=name)
@@ -111,7 +113,9 @@ def estimate(
     options, device, texts = options_for(config, student), run_device(config), load_texts(pool)
     lengths = cost.known_lengths(texts, pool, scores, student.origin)
     if lengths is None:
-        lengths = cost.estimated_lengths(texts, *cost.chars_per_token(_with_texts(scores, snapshot), student.origin))
+        # Of the scores whose tokens were counted, the one that says most: no other pool is read for this.
+        best = cost.best_counted(scores, student.origin)
+        lengths = cost.estimated_lengths(texts, *cost.chars_per_token(_with_texts(best, snapshot), student.origin))
     work = cost.workload(texts, lengths, options["max_length"], _reused(texts, options, student, snapshot))
     rate = _rate(config, student, scores, workspace, speed, device)
     return Estimate(
@@ -158,9 +162,16 @@ def _reused(
 
 
 def _with_texts(scores: Sequence[Artifact], snapshot: Snapshot) -> list[tuple[Artifact, cost.PoolTexts]]:
-    """Scores whose pool is still there, with what is known of its texts."""
+    """Scores whose pool is still there and whole, with what is known of its texts."""
     pools = [(s, snapshot.find(s.manifest.inputs["pool"])) for s in scores if "pool" in s.manifest.inputs]
-    return [(s, load_texts(pool)) for s, pool in pools if pool is not None]
+    found = []
+    for one, pool in pools:
+        try:
+            if pool is not None:
+                found.append((one, load_texts(pool)))
+        except LarkError as error:  # another pool's damage does not concern this one
+            log.warning("%s is left out of the estimate: %s", one.id, error)
+    return found
 
 
 def load_texts(pool: Artifact) -> cost.PoolTexts:

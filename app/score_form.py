@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
+from pyarrow import ArrowInvalid
 
 from app import pool_blocks, widgets
 from app.address import Codec, bound, one_of, page_link, read
 from app.config_form import ConfigForm
-from app.launch import launch_panel, newest_job
+from app.launch import job_panel, launch_panel, newest_job
 from app.loaders import Snapshot
 from app.pool_form import made_by
 from app.safe_text import one_line
 from app.score_estimate import Chosen, estimate, look_at_student
 from lark_engine.config import ScoreConfig
 from lark_engine.errors import LarkError
+from lark_engine.jobs.status import JobView, list_jobs
 from lark_engine.results.commands import score_command
 from lark_engine.store.workspace import Artifact, Workspace
 from lark_engine.training.cost import PEAK_FLOPS
@@ -94,9 +97,12 @@ def _estimate_and_start(
     speed = str(read("score.speed", speeds))
     try:
         found = [estimate(config, student, pool, snapshot, workspace, speed) for student in students]
-    except LarkError as error:
+    except (LarkError, OSError, ArrowInvalid) as error:
+        # What it takes is not known then; scoring says by itself what is wrong with the files.
         st.html(widgets.problem("This cannot be estimated.", str(error)))
-        return []
+        command = score_command(config, [student.name for student in students], pool, workspace)
+        launch_panel(workspace, command, "Score", key="score_start")
+        return [command]
     st.html(pool_blocks.estimate_table(found))
     st.selectbox(
         "Speed", [MEASURED, *PEAK_FLOPS], width=220, **bound("score.speed", speeds),
@@ -107,8 +113,13 @@ def _estimate_and_start(
         if one.done is not None:
             _explore(f"{one.label} has scored this pool with these very options: {one.done.id}", one.done)
     todo = [student.name for student, e in zip(students, found, strict=True) if e.done is None]
+    at_work = [job for job in list_jobs(workspace.root) if _is_at(job, config, pool, workspace)]
+    for job in at_work:  # of several students, it may be at the second one
+        assert job.spec is not None
+        job_panel(workspace, job.spec.command)
+        todo = [name for name in todo if name not in job.spec.command]
     if not todo:
-        return []
+        return [list(job.spec.command) for job in at_work if job.spec is not None]
     command = score_command(config, todo, pool, workspace)
     launch_panel(
         workspace, command, "Score", key="score_start", help="One forward pass of the student over every candidate"
@@ -117,6 +128,15 @@ def _estimate_and_start(
     for scores in made_by(newest_job(workspace, command), "scores", snapshot):
         _explore(f"Scored: {scores.id}", scores)
     return [command]
+
+
+def _is_at(job: JobView, config: ScoreConfig, pool: Artifact, workspace: Workspace) -> bool:
+    """Whether a job that lives scores this pool with these options, under whichever students."""
+    if not job.is_live or job.spec is None or job.spec.stage != "score":
+        return False
+    words = list(job.spec.command)
+    students = [value for flag, value in itertools.pairwise(words) if flag == "--student"]
+    return len(students) > 1 and words == score_command(config, students, pool, workspace)
 
 
 def _explore(sentence: str, scores: Artifact) -> None:

@@ -12,7 +12,7 @@ from app import address, formats, widgets
 from app.address import bound, one_of, page_link, read_config
 from app.boundary import guarded, show_refusal
 from app.components.copy_link import copy_link
-from app.loaders import Snapshot, load_health, load_snapshot, signature
+from app.loaders import Snapshot, disputes_version, load_health, load_snapshot, signature
 from app.session import ScoredPair, current_pair, current_workspace, scored_pairs, shell_command
 from lark_engine.config import SelectConfig
 from lark_engine.selection.select import plan_select, rule_name
@@ -66,12 +66,12 @@ def _help() -> None:
 def follow() -> None:
     """Run the page again when any process finished, removed or renewed an artifact."""
     workspace = current_workspace()
-    shown = signature(workspace)
+    shown = signature(workspace), disputes_version(workspace)
 
     @st.fragment(run_every=_FOLLOW_S)
     @guarded
     def look() -> None:
-        if signature(workspace) != shown:
+        if (signature(workspace), disputes_version(workspace)) != shown:
             st.rerun()
 
     look()

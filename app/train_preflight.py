@@ -45,12 +45,13 @@ def preflight_controls(workspace: Workspace, command: Sequence[str], looked: Loo
     words = preflight_command(command)
     is_live = looked.job is not None and looked.job.is_live
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="train_preflight_controls"):
-        if not is_live:
-            st.button(
-                "Run the preflight again" if looked.record else "Run the preflight", icon=":material/fact_check:",
-                key="train_preflight.run", on_click=start, args=(workspace, words), disabled=bool(because),
-                help=because or "Loads the student and measures one pass: some seconds to minutes; trains nothing",
-            )  # fmt: skip
+        if not is_live and st.button(
+            "Run the preflight again" if looked.record else "Run the preflight", icon=":material/fact_check:",
+            key="train_preflight.run", disabled=bool(because), help=formats.plain_markdown(because)
+            or "Loads the student and measures one pass: some seconds to minutes; trains nothing",
+        ):  # fmt: skip
+            start(workspace, words)
+            st.rerun()
         if looked.other is not None and not is_live:
             st.caption(f"The form has changed since the last preflight ({_age(looked.other)}).")
     job_panel(workspace, words)

@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 from lark_engine.errors import StudentError
 from lark_engine.records import Message
+from lark_engine.store.atomic import open_regular
+
+_MOST_TEMPLATE_BYTES = 1 << 20
 
 Render = Literal["template", "append"]
 OPENING = "<think>"  # of a block of reasoning, in the models that mark it
@@ -33,12 +36,19 @@ class Tokens:
 
 
 def read_template(path: Path | None) -> str | None:
-    """The text of a chat template file; None for None. Errors: `StudentError` when there is no such file."""
+    """The text of a chat template file; None for None.
+
+    Errors: `StudentError` when there is no such file, or one that is no template: a page may be asked for any path.
+    """
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with open_regular(path) as file:
+            content = file.read(_MOST_TEMPLATE_BYTES + 1)
+        if len(content) > _MOST_TEMPLATE_BYTES:
+            raise StudentError(f"{path}: is too large for a chat template; give the Jinja file itself")
+        return content.decode("utf-8")
+    except (OSError, ValueError) as error:
         raise StudentError(f"{path}: no such chat template file, or not readable as UTF-8 text") from error
 
 

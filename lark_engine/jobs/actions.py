@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lark_engine.errors import ConfigError, DeviceError, LarkError, ServerError, StoreError
 from lark_engine.jobs import verdicts
@@ -55,11 +55,11 @@ def submit(
     return launch(create_job(root, spec))
 
 
-def submit_once(root: Path, command: Sequence[str], *, cwd: Path) -> JobView:
+def submit_once(root: Path, command: Sequence[str], *, cwd: Path, **options: Any) -> JobView:
     """Start a job of this command unless one waits or runs; of one that was asked for a moment ago, that one.
 
     For buttons: a double click, two tabs and a page that is loaded anew mean one job, whichever process they reach.
-    Errors: as `submit`.
+    `options` and errors: as `submit`.
     """
     words = require_lark(command)
     make_dir(root / JOBS_DIR)
@@ -69,13 +69,14 @@ def submit_once(root: Path, command: Sequence[str], *, cwd: Path) -> JobView:
             asked_s_ago = time.time() - (found.spec.submitted_at if found.spec else 0.0)
             if found.is_live or 0 <= asked_s_ago < _SAME_CLICK_S:
                 return found
-        return submit(root, words, cwd=cwd)
+        return submit(root, words, cwd=cwd, **options)
 
 
 def newest_of(jobs: Sequence[JobView], command: Sequence[str]) -> JobView | None:
-    """Of jobs that are sorted with the newest first, the newest one of this very command, ended or not."""
+    """Of jobs that are sorted with the newest first, the one of this very command that lives, else the newest one."""
     words = tuple(command)
-    return next((job for job in jobs if job.spec is not None and job.spec.command == words), None)
+    same = [job for job in jobs if job.spec is not None and job.spec.command == words]
+    return next((job for job in same if job.is_live), same[0] if same else None)
 
 
 def launch(job: Job) -> JobView:
@@ -154,13 +155,16 @@ def resume(job: Job) -> JobView:
     return launch(job)
 
 
-def clone(job: Job, root: Path, changes: Sequence[str] = (), *, priority: int | None = None) -> JobView:
+def clone(
+    job: Job, root: Path, changes: Sequence[str] = (), *, priority: int | None = None, once: bool = False
+) -> JobView:  # fmt: skip
     """Submit the command of a job again as a job of its own, with `changes` added: options that are given later hold.
 
-    Errors: as `submit`.
+    `once`: as `submit_once`, for buttons. Errors: as `submit`.
     """
     spec = job.spec()
-    return submit(
+    start = submit_once if once else submit
+    return start(
         root, [*spec.command, *changes], cwd=Path(spec.cwd), cloned_from=job.id, max_retries=spec.max_retries,
         priority=spec.priority if priority is None else priority, address=spec.address,
         launcher="local" if spec.launcher == "terminal" else spec.launcher,

@@ -19,6 +19,7 @@ from lark_engine.pool.readers import MAX_ROW_BYTES, SourceRow, is_parquet, magic
 from lark_engine.pool.rejections import BadRow, Rejection
 from lark_engine.pool.sources import HUB_ID, SUFFIXES, Source, is_json_list, read_source, resolve_source
 from lark_engine.records import Trajectory
+from lark_engine.store.atomic import user_path
 
 _MOST_ROWS = 50
 _MOST_BYTES = 8 << 20
@@ -44,7 +45,7 @@ class Preview:
 
 def preview(config: PoolConfig) -> Preview:
     """Look at the first rows of a source. Errors: `PoolError` when it is absent, unreadable or of no known format."""
-    path = Path(config.source).expanduser()
+    path = user_path(config.source)
     try:
         if path.is_dir():
             _refuse_many(path)

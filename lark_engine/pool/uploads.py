@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import IO
@@ -36,7 +37,9 @@ def keep_upload(file: IO[bytes], name: str, workspace: Workspace) -> Path:
         path = workspace.uploads_dir / f"{stem}{suffix}"
         if path.exists() and not _holds(path, digest.hexdigest()):
             path = path.with_name(f"{stem}-{digest.hexdigest()[:12]}{suffix}")
-        if not path.exists():
+        if path.exists():
+            os.utime(path)  # it is wanted again: what cleans by age begins to count anew
+        else:
             file.seek(0)
             with replacing(path) as partial, partial.open("wb") as target:
                 while chunk := file.read(_CHUNK):

@@ -19,6 +19,7 @@ from lark_engine.config import (
 from lark_engine.printing import printable
 from lark_engine.recipes import train_recipe
 from lark_engine.recipes.batches import with_global_batch
+from lark_engine.store.atomic import user_path
 from lark_engine.store.workspace import Artifact, Kind, Workspace
 
 # What the run's place decides and not its result: repeated elsewhere, it may be another.
@@ -39,8 +40,8 @@ def command_of(artifact: Artifact, workspace: Workspace) -> list[str] | None:
 
 
 def import_command(config: PoolConfig, workspace: Workspace) -> list[str]:
-    """The command that imports a pool with these options, from whichever folder it is run."""
-    path = Path(config.source).expanduser()
+    """The command that imports a pool with these options, from whichever folder it is run. Errors: `ConfigError`."""
+    path = user_path(config.source)
     source = str(path.absolute()) if path.exists() else config.source
     options = option_words(PoolConfig, dict(config), leave_out=("source",))
     return ["lark", "pool", "import", source, *options, "--workspace", str(workspace.root)]

@@ -118,12 +118,18 @@ def estimated_lengths(texts: PoolTexts, chars_per_token: float, basis: str) -> L
     return Lengths(texts.prompt_chars_N / chars_per_token, texts.response_chars_N / chars_per_token, basis)
 
 
+def best_counted(scored: Sequence[Artifact], origin: str | None) -> list[Artifact]:
+    """Of scores whose response tokens were counted, the newest, this student's first; none where none counted."""
+    counted = [scores for scores in scored if scores.manifest.metrics.get("response_tokens")]
+    return [max(counted, key=lambda one: (_is_of(one, origin), one.manifest.created_at))] if counted else []
+
+
 def chars_per_token(scored: Sequence[tuple[Artifact, PoolTexts]], origin: str | None) -> tuple[float, str]:
     """Characters that a token stands for, and the basis: as scores of other pools counted, this student's first."""
-    counted = [(scores, texts) for scores, texts in scored if scores.manifest.metrics.get("response_tokens")]
-    if not counted:
+    best = best_counted([scores for scores, _ in scored], origin)
+    if not best:
         return CHARS_PER_TOKEN, f"estimated: {CHARS_PER_TOKEN:g} characters a token, usual for English mathematics"
-    scores, texts = max(counted, key=lambda pair: (_is_of(pair[0], origin), pair[0].manifest.created_at))
+    scores, texts = next(pair for pair in scored if pair[0] is best[0])
     ratio = texts.response_chars_N.sum() / scores.manifest.metrics["response_tokens"]
     whose = "" if _is_of(scores, origin) else ", of another student"
     return float(ratio), f"estimated: {ratio:.2f} characters a token, as in {scores.id}{whose}"

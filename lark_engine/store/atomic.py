@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from lark_engine.errors import StoreError
+from lark_engine.errors import ConfigError, StoreError
 
 # What `replacing` leaves when it is killed matches this.
 PARTIAL = ".*.partial"
@@ -99,6 +99,16 @@ def open_regular(path: Path) -> IO[bytes]:
         os.close(file)
         raise OSError(errno.EINVAL, "is no regular file", str(path))
     return os.fdopen(file, "rb")
+
+
+def user_path(text: str) -> Path:
+    """A path as people type it, `~` and all. Errors: `ConfigError` for what can be none on this machine."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{text[:120]}: cannot be a path on this machine ({error}); check it") from error
+    return path
 
 
 def existing_parent(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,24 @@ def test_what_is_no_stage_is_refused_before_a_folder_is_made(root: Path) -> None
     with pytest.raises(ConfigError, match="a job runs a command of lark"):
         actions.submit_once(root, ["rm", "-r", "/"], cwd=root.parent)
     assert not root.exists()
+
+
+def test_the_job_that_lives_is_found_also_when_a_newer_one_of_the_same_command_has_ended(root: Path) -> None:
+    older, newer = (actions.submit(root, missing_pool(root), cwd=root.parent).job for _ in range(2))
+    for job in (older, newer):
+        wait_for_state(job, "failed")
+    views = [view(newer), replace(view(older), state="running")]
+    found = actions.newest_of(views, missing_pool(root))
+    assert found is not None and found.id == older.id
+    ended = actions.newest_of([view(newer), view(older)], missing_pool(root))
+    assert ended is not None and ended.id == newer.id
+
+
+def test_a_clone_that_is_asked_for_twice_at_once_is_one_job(root: Path) -> None:
+    job = actions.submit(root, missing_pool(root), cwd=root.parent).job
+    wait_for_state(job, "failed")
+    clones = {actions.clone(job, root, ["--name", "x"], once=True).id for _ in range(2)}
+    assert len(clones) == 1
+    for one in all_jobs(root):
+        wait_for_state(one, "failed")
+    assert len(all_jobs(root)) == 2
