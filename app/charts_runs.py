@@ -73,7 +73,9 @@ def auto_span(num_steps: int) -> int:
 def cards(view: View) -> list[Card]:
     """The four charts of a run; none of what its log does not say."""
     makers = {"loss": _loss, "learning_rate": _rate, "grad_norm": _norm, "tokens_per_s": _speed}
-    return [make(view) for metric, make in makers.items() if metric == "loss" or view.curves.last(metric) is not None]
+    return [
+        make(view) for metric, make in makers.items() if metric == "loss" or len(view.curves.curve(metric, view.axis).x)
+    ]  # fmt: skip
 
 
 def _loss(view: View) -> Card:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import streamlit as st
 
-from app import address, widgets
+from app import address, formats, widgets
 from app.address import Codec, bound
 from lark_engine.config import StageConfig
 from lark_engine.config.fields import Field, fields_of, problems_with
 from lark_engine.errors import ConfigError
 
 _COLUMNS = 3
+# How an empty text is typed where nothing typed means None, as in a shell.
+_EMPTY = "''"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,10 @@ class ConfigForm:
             if not said:
                 continue
             typed = self._codec(field).read(said)
-            if typed is None or typed == self._shown(field):
+            if typed is None or typed == self._shown(field) or _is_same_number(field, typed, self._shown(field)):
+                continue
+            if typed == _EMPTY and _may_be_empty(field):
+                changed[name] = ""
                 continue
             if field.kind not in ("flag", "words") and typed == "":
                 if field.is_optional:
@@ -171,7 +177,7 @@ class ConfigForm:
         else:
             st.text_input(label, help=text, placeholder="none" if field.is_optional else "", **bindings)
         if is_changed:
-            st.caption(f"changed from {_words(self._shown(field))}")
+            st.caption(f"changed from {formats.plain_markdown(_words(self._shown(field)))}")
         if (problem := values.problems.get(field.name)) is not None:
             st.html(widgets.field_problem(problem))
 
@@ -191,7 +197,7 @@ def form_params(form: ConfigForm, values: Mapping[str, Any]) -> dict[str, list[s
             raise ConfigError(f"'{name}' {where}; leave it out")
         texts = _texts(value)
         if texts != _texts(form.base_value(field)):
-            params[form.param(name)] = texts or [""]
+            params[form.param(name)] = [_EMPTY] if value == "" and _may_be_empty(field) else texts or [""]
     return params
 
 
@@ -222,7 +228,25 @@ def _text(value: Any) -> str:
     """A plain value as one types it: `true`, `1e-05`, `64`."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:.12g}"
+    return short if float(short) == value else repr(value)
+
+
+def _may_be_empty(field: Field) -> bool:
+    """Whether an empty text is another value than None."""
+    return field.kind == "text" and field.is_optional and not field.choices
+
+
+def _is_same_number(field: Field, typed: Any, shown: Any) -> bool:
+    """Whether a number is only written otherwise: `1e-5` and `1e-05`, `3.0` and `3`."""
+    if field.kind not in ("whole", "real"):
+        return False
+    try:
+        return Decimal(typed) == Decimal(shown)
+    except InvalidOperation:
+        return False
 
 
 def _plain(value: Any) -> Any:

@@ -110,7 +110,7 @@ def ends_at(run: Run, axis: Axis, curves: Curves) -> float | None:
     """
     done, total = curves.number("done"), curves.number("total")
     places = curves.along(axis)
-    if not run.is_live or not done or not total or not math.isfinite(places[-1]):
+    if not run.is_live or not done or not total or not (places[-1] > 0 and math.isfinite(places[-1])):
         return None
     # Of tokens and hours the whole is a forecast, which would move the axis with each of its breaths.
     end = total if axis == "step" else 2.0 ** math.ceil(math.log2(float(places[-1])))

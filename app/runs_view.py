@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
@@ -65,6 +66,7 @@ def _nothing() -> None:
             )
         )
         st.code(shell_command("lark train lora --train-data SELECTION --student STUDENT"), language=None)
+        st.button("New run", icon=":material/add:", key="runs_new", on_click=address.put, kwargs={"view": "new"})
 
 
 def _choose(runs: Sequence[Run]) -> Run:
@@ -81,6 +83,8 @@ def _choose(runs: Sequence[Run]) -> Run:
     asked = st.query_params.get("run")
     if asked is not None and find_run(runs, asked) is None:
         st.html(widgets.note(f"The address names the run {asked}, which is not here; this is the newest."))
+    if asked is None:
+        st.query_params["run"] = newest.id  # at once, so that it stays this one when a newer one comes
     st.selectbox("Run", list(options), format_func=options.__getitem__, **bound("run", codec))
     return find_run(runs, str(address.read("run", codec))) or newest
 
@@ -89,13 +93,15 @@ def _choose_others(runs: Sequence[Run], chosen: Run) -> list[Run]:
     """The runs that are laid over the chosen one."""
     labels, now_s = run_words.labels(runs), time.time()
     others = {run.id: run for run in runs if run.id != chosen.id and run.done}
-    codec = many_of(list(others))
+    known = many_of(list(others))
+    # The widget refuses more than it has room for.
+    codec = replace(known, read=lambda said: known.read(said)[:MOST_OVERLAID])
     st.multiselect(
         "Lay over", list(others), max_selections=MOST_OVERLAID, placeholder="other runs",
         format_func=lambda name: one_line(run_words.option(others[name], labels[name], now_s), 60),
         **bound("overlay", codec),
     )  # fmt: skip
-    return [others[name] for name in address.read("overlay", codec)[:MOST_OVERLAID]]
+    return [others[name] for name in address.read("overlay", codec)]
 
 
 def _controls() -> None:
@@ -197,6 +203,9 @@ def _actions(workspace: Workspace, run: Run) -> None:
 
 
 def _duplicate(params: dict[str, list[str] | str | None]) -> None:
+    from app.train_yaml import drop_draft
+
+    drop_draft()
     address.put(**params, view=None, run=None)
     st.toast("The form has the options of this run; nothing is started.", icon=":material/file_copy:")
 

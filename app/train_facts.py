@@ -42,6 +42,11 @@ class Planned:
     refused: str = ""
     unknown: str = ""
 
+    @property
+    def cannot_start(self) -> str:
+        """Why the run must not be started as it is; empty where nothing is against it."""
+        return self.refused or (self.resume.sentence if self.resume is not None and self.resume.is_refused else "")
+
 
 def planned_run(config: TrainConfig, chosen: Chosen, workspace: Workspace) -> Planned:
     """The checkpoint of these options, whether it is finished, and whether it would be resumed."""
@@ -144,7 +149,7 @@ def run_fact(planned: Planned) -> Fact:
         return Fact("Run", "new", planned.unknown)
     step = planned.resume.step
     value = "finished" if planned.finished else "not now" if step is None else "resumes" if step else "new"
-    return Fact("Run", value, f"{planned.plan.id}: {planned.resume.sentence}")
+    return Fact("Run", value, f"{planned.plan.id}: {planned.resume.sentence}", is_bad=planned.resume.is_refused)
 
 
 def _length(config: TrainConfig) -> str:

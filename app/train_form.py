@@ -16,11 +16,12 @@ from app.loaders import Snapshot
 from app.shell import saved_config
 from app.train_blocks import selection_facts
 from lark_engine.config import TrainConfig
-from lark_engine.errors import ConfigError
+from lark_engine.errors import ConfigError, StoreError
 from lark_engine.recipes import train_recipe, train_recipes
 from lark_engine.recipes.batches import with_global_batch
 from lark_engine.results.commands import OF_THE_PLACE, shipped_recipe
 from lark_engine.serve import SOURCE_TREE
+from lark_engine.store.atomic import user_path
 from lark_engine.store.workspace import Artifact
 
 DATA, STUDENT, RECIPE, NAME = "train_data", "train_student", "train_recipe", "train_name"
@@ -59,7 +60,7 @@ def choose(snapshot: Snapshot) -> Chosen | None:
         with student:
             model = _student(snapshot, selection)
         with recipe:
-            asked = _recipe()
+            said_recipe = _recipe()
         with name:
             st.text_input(
                 "Name", placeholder="as the recipe", help="Name of the checkpoint · `--name`", **bound(NAME, _NAME)
@@ -75,10 +76,11 @@ def choose(snapshot: Snapshot) -> Chosen | None:
                 query_params=params,
             )  # fmt: skip
     try:
+        asked = recipe_path(said_recipe)
         return Chosen(
             selection=selection, student=model, recipe=asked, name=address.read(NAME, _NAME), base=recipe_base(asked)
         )
-    except ConfigError as error:
+    except (ConfigError, StoreError) as error:
         st.html(widgets.problem("The recipe cannot be used.", str(error)))
         return None
 
@@ -91,10 +93,10 @@ def recipe_base(recipe: str) -> dict[str, Any]:
 
 
 def recipe_path(said: str) -> str:
-    """A shipped recipe's name as it is; a YAML file by its whole path, as a job finds it."""
+    """A shipped recipe's name as it is; a YAML file by its whole path, as a job finds it. Errors: `ConfigError`."""
     if Path(said).suffix not in (".yaml", ".yml"):
         return said
-    path = Path(said).expanduser()
+    path = user_path(said)
     return str(path if path.is_absolute() else SOURCE_TREE / path)
 
 
@@ -165,7 +167,7 @@ def _recipe() -> str:
         help="Where the options begin, and full or LoRA; the path of a YAML file may be typed · `--recipe`",
         **bound(RECIPE, codec),
     )  # fmt: skip
-    return recipe_path(said)
+    return said
 
 
 def _text(default: str) -> Codec:

@@ -19,6 +19,8 @@ from lark_engine.store.workspace import slug
 _TEXT = "train_yaml.text"
 # What was typed and is not used yet: another control's change must not take it away.
 _DRAFT = "train_yaml.draft"
+# The selection and the recipe that the draft was typed for: it means nothing for others.
+_DRAFT_OF = "train_yaml.draft_of"
 _PLACE = "line"
 _MOST = 100_000
 # Decided by the controls above the form.
@@ -35,6 +37,10 @@ def yaml_of(form: ConfigForm, values: FormValues) -> str:
 def yaml_editor(chosen: Chosen, values: FormValues) -> None:
     """The text, to be changed and used, or taken along as a file."""
     shown = yaml_of(chosen.form, values)
+    of = (chosen.selection.id, chosen.recipe)
+    if st.session_state.get(_DRAFT_OF) != of:
+        drop_draft()
+        st.session_state[_DRAFT_OF] = of
     draft = st.session_state.get(_DRAFT)
     if draft == shown:
         draft = st.session_state[_DRAFT] = None
@@ -52,7 +58,7 @@ def yaml_editor(chosen: Chosen, values: FormValues) -> None:
             type="primary" if draft is not None else "secondary", help="Set the form to what the text says",
         )  # fmt: skip
         if draft is not None:
-            st.button("Back to the form's", icon=":material/undo:", key="train_yaml.drop", on_click=_drop)
+            st.button("Back to the form's", icon=":material/undo:", key="train_yaml.drop", on_click=drop_draft)
             st.caption("Typed, not used yet")
         else:
             st.download_button(
@@ -67,7 +73,8 @@ def _keep(shown: str) -> None:
     st.session_state[_DRAFT] = None if typed == shown else typed
 
 
-def _drop() -> None:
+def drop_draft() -> None:
+    """Forget what was typed and is not used."""
     st.session_state[_DRAFT] = None
 
 

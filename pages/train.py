@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
 
-from app import address, train_facts, widgets
+from app import address, formats, train_facts, widgets
 from app.address import bound, one_of, read
 from app.launch import launch_panel, newest_job
 from app.loaders import load_snapshot
@@ -39,7 +40,8 @@ def options(chosen: Chosen) -> TrainConfig | None:
             st.subheader("Options", anchor=False, width="content")
             changed = len({*values.changed, *(name for name in values.problems if name)})
             if changed:
-                st.caption(f"{changed} changed from {chosen.base['recipe']}", width="content")
+                recipe = formats.plain_markdown(str(chosen.base["recipe"]))
+                st.caption(f"{changed} changed from {recipe}", width="content")
                 st.button("Back to the recipe", icon=":material/undo:", key="train.reset", on_click=form.reset)
         form.draw(values, first=ESSENTIAL)
     with right:
@@ -59,7 +61,7 @@ def will_it_fit(chosen: Chosen, config: TrainConfig, command: list[str]) -> str:
     )
     devices = train_facts.devices_fact(command)
     st.html(fact_grid(takes) + fact_grid([devices, train_facts.run_fact(planned)], is_wide=True))
-    because = planned.refused or (devices.detail if devices.is_bad else "")
+    because = planned.cannot_start or (devices.detail if devices.is_bad else "")
     preflight_controls(workspace, command, looked, because=because)
     preflight_result(looked, config)
     if planned.finished is not None:
@@ -87,8 +89,9 @@ def new_run() -> None:
         st.html(widgets.note(what))
 
 
-# A link to a run shows the runs.
+# A link to a run shows the runs; the default changes with it, so what is chosen is always written.
 codec = one_of(list(VIEWS), "runs" if "run" in st.query_params else "new")
+codec = replace(codec, write=lambda value: [str(value)])
 st.segmented_control(
     "View", list(VIEWS), format_func=VIEWS.__getitem__, required=True, label_visibility="collapsed",
     **bound("view", codec),

@@ -10,6 +10,7 @@ import pytest
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError
 from lark_engine.recipes import train_recipe
+from lark_engine.recipes.batches import with_global_batch
 from lark_engine.recipes.texts import read_recipe, recipe_text
 
 GIVEN = {"student": "s"}
@@ -61,6 +62,12 @@ def test_released_names_and_accumulation_steps_are_read_in_ours() -> None:
         ("lr: [1", "text:1: not valid YAML"),
         ("lr: 1\nlr: 2", "text: not valid YAML: key 'lr' is given twice (line 2)"),
         ("bias: all", "text: 'bias' is always 'none' here"),
+        ("lr: 1\n? [a]\n: 2", "text:2: not valid YAML: a key is a word, not a list or a mapping"),
+        ("lr: 2024-13-45", "text: not valid YAML: "),
+        ("lr: 1\ngrad_accum: 0", "text:2: 'grad_accum': give a positive whole number, not 0"),
+        ("gradient_accumulation_steps: x", "text:1: 'grad_accum': give a positive whole number, not 'x'"),
+        ("grad_accum: 2\nbatch_size:", "text:2: 'batch_size': give a positive whole number, not nothing"),
+        ("batch_size:", "text:1: 'batch_size': input should be a valid integer"),
         ("- lr", "text: a recipe is a mapping"),
         ("", "text: a recipe is a mapping"),
     ],
@@ -69,3 +76,8 @@ def test_a_mistake_is_told_with_its_line(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         read_recipe(text, "text", GIVEN)
     assert str(error.value).startswith(said)
+
+
+def test_accumulation_steps_that_make_no_batch_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="mine: 'grad_accum': give a positive whole number, not 0"):
+        with_global_batch({"recipe": "mine", "grad_accum": 0, "global_batch": 8})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    problem="a key is a word, not a list or a mapping", problem_mark=key_node.start_mark
+                )
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(problem=f"key '{key}' is given twice (line {line})")
@@ -40,13 +45,17 @@ _StrictLoader.add_implicit_resolver(
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping. Errors: `ConfigError` with the line of the mistake; `StoreError` without the file."""
+    """Read a YAML mapping. Errors: `ConfigError` with the line of the mistake; `StoreError` without a file to read."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise StoreError(f"{path}: no such file") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except ValueError as error:  # a null byte in the path
+        raise ConfigError(f"{str(path)!r} is no path of a file: {error}") from None
     return parse_yaml(text, str(path))
 
 
@@ -57,7 +66,7 @@ def parse_yaml(text: str, place: str) -> dict[str, Any]:
     """
     try:
         values = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{place}:{mark.line + 1}" if mark else place
         raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None

@@ -10,7 +10,7 @@ from lark_engine.config import TrainConfig
 from lark_engine.config.fields import problems_with
 from lark_engine.errors import ConfigError, did_you_mean
 from lark_engine.recipes import RELEASED_NAMES, our_names
-from lark_engine.recipes.batches import with_global_batch
+from lark_engine.recipes.batches import problem_with_batch, with_global_batch
 from lark_engine.recipes.reading import key_lines, parse_yaml, yaml_line
 
 # What a recipe may hold beside the options of training.
@@ -50,6 +50,9 @@ def read_recipe(text: str, place: str, given: Mapping[str, Any]) -> dict[str, An
         if name not in known and name not in _OWN_KEYS:
             hint = did_you_mean(str(name), known)
             raise ConfigError(f"{place}:{lines.get(str(name), 1)}: unknown key '{name}'{hint}")
+    if (problem := problem_with_batch(values)) is not None:
+        name, sentence = problem
+        raise ConfigError(f"{place}:{lines.get(name, 1)}: '{name}': {sentence}")
     values = with_global_batch(values)
     checked = {**given, **values}
     problems = problems_with(lambda: TrainConfig.model_validate(checked), known)

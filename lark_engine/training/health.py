@@ -12,10 +12,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from lark_engine.store.curves import read_metric
-from lark_engine.store.events import EventLog, EventReader, ProgressLines
+from lark_engine.store.events import EventLog, ProgressLines
+from lark_engine.training.curves import RunCurves
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +99,10 @@ class RunLog:
 
 def _seconds_of(path: Path, step: int) -> float:
     """The seconds that the steps up to this one took, as the log of a run says."""
-    seconds = 0.0
-    for event in EventReader(path):
-        done, metrics = event.get("done"), event.get("metrics")
-        if isinstance(done, int) and done <= step and isinstance(metrics, dict) and "train_s" in metrics:
-            seconds = float(metrics["train_s"])
-    return seconds
+    columns = RunCurves(path).read().columns
+    seconds = columns["train_s"][columns["done"] <= step]
+    known = seconds[np.isfinite(seconds)]
+    return float(known[-1]) if len(known) else 0.0
 
 
 def spike(before: Sequence[float], loss: float) -> str | None:

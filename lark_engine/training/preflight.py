@@ -106,7 +106,7 @@ def preflight(config: TrainConfig, workspace: Workspace, data: TrainData) -> Pre
         disk_free_gb=shutil.disk_usage(existing_parent(workspace.root)).free / _GB,
         resume_step=resume.step, resume=resume.sentence, problems=[],
     )  # fmt: skip
-    return replace(found, problems=_problems(found))
+    return replace(found, problems=[*([resume.sentence] if resume.is_refused else []), *_problems(found)])
 
 
 class _Probe:

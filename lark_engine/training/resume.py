@@ -14,10 +14,14 @@ from lark_engine.training.spec import RESUME_DIR, SPEC
 
 
 class Resume(NamedTuple):
-    """From which optimizer step a run would go on (0: from the beginning, None: it would not run), in a sentence."""
+    """From which optimizer step a run would go on (0: from the beginning, None: it would not run), in a sentence.
+
+    `is_refused`: what is saved cannot be gone on with as the run is to be started now.
+    """
 
     step: int | None
     sentence: str
+    is_refused: bool = False
 
 
 def resume_of(folder: Path, *, num_processes: int, is_deepspeed: bool, save_steps: int) -> Resume:
@@ -39,11 +43,12 @@ def resume_of(folder: Path, *, num_processes: int, is_deepspeed: bool, save_step
                 None,
                 f"begun with {before} processes, and DeepSpeed resumes it only with as many; choose {before}, or "
                 f"remove {resume_dir} to begin anew",
+                is_refused=True,
             )
         try:
             require_own_files(newest)
         except StoreError as error:
-            return Resume(None, str(error))
+            return Resume(None, str(error), is_refused=True)
     return Resume(step_of(newest), f"goes on after step {step_of(newest):,}, which is saved")
 
 

@@ -13,12 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lark_engine.config import TrainConfig
+from lark_engine.errors import ConfigError
 from lark_engine.jobs.folder import JOBS_DIR, Job
 from lark_engine.jobs.records import number, read_record
 from lark_engine.jobs.status import JobView, list_jobs, view
-from lark_engine.results.commands import command_of
+from lark_engine.results.commands import shipped_recipe, train_command
 from lark_engine.store.lock import is_held_lock
-from lark_engine.store.workspace import Artifact, InputRef, Manifest, Workspace, read_artifact
+from lark_engine.store.workspace import Artifact, Workspace, read_artifact
 from lark_engine.training.checkpoints import complete_checkpoints, size_of, step_of
 from lark_engine.training.run_log_ends import log_ends
 from lark_engine.training.spec import EVENTS, RESUME_DIR, SPEC
@@ -142,14 +144,13 @@ def resume_points(run: Run) -> list[ResumePoint]:
 
 def resume_command(run: Run, workspace: Workspace) -> list[str] | None:
     """The command that goes on with a run of which no job is left; None when its options are not known."""
-    if run.folder is None or run.config is None:
+    if run.folder is None or run.config is None or not run.selection:
         return None
-    name, _, fingerprint = run.id.rpartition("-")
-    ref = InputRef(kind="selections", id=run.selection, fingerprint=run.selection.rpartition("-")[2])
-    manifest = Manifest(
-        kind="checkpoints", name=name, fingerprint=fingerprint, config=dict(run.config), inputs={"selection": ref}
-    )
-    return command_of(Artifact(run.folder, manifest), workspace)
+    try:
+        config = TrainConfig.parse({**run.config, "stop_after_checkpoint": False}, run.id)
+    except ConfigError:  # written by another version
+        return None
+    return train_command(config, run.selection, workspace, recipe=shipped_recipe(config.method))
 
 
 def is_training(job: JobView) -> bool:

@@ -22,6 +22,8 @@ def form_of_training() -> None:
     st.button("reset", key="reset", on_click=form.reset)
     given = {"lr": 2e-4, "packing": False, "lora_targets": ["q_proj"], "deepspeed": "zero2", "student": "s"}
     st.button("put", key="put", on_click=form.put, args=(given,))
+    exactly = {"lr": 1.4142135623730951e-05, "eval_share": 0.1, "eval_data": ""}
+    st.button("exactly", key="put_exactly", on_click=form.put, args=(exactly,))
 
 
 def opened(**query: str) -> AppTest:
@@ -52,9 +54,25 @@ def test_a_changed_field_is_marked_and_in_the_address() -> None:
     assert app.query_params == {"train.lr": "3e-5"}
     assert app.session_state["said"][0] == {"lr": 3e-5}
     assert app.text_input(key="train.lr").label == "Learning rate ●"
-    assert "changed from 0.0001" in shown(app)
+    assert r"changed from 0\.0001" in shown(app)
     app.text_input(key="train.lr").set_value("0.0001").run()
     assert (app.query_params, app.text_input(key="train.lr").label) == ({}, "Learning rate")
+
+
+def test_a_number_that_is_only_written_otherwise_is_not_changed() -> None:
+    app = opened(lr="1e-4", epochs="3.0", warmup_ratio="much")
+    assert app.session_state["said"][0] == {"warmup_ratio": "much"}
+    assert app.text_input(key="train.lr").label == "Learning rate"
+    assert opened(lr="0.00010001").session_state["said"][0] == {"lr": 0.00010001}
+
+
+def test_every_number_and_every_text_is_said_by_parameters_to_its_last_sign() -> None:
+    app = opened()
+    app.button(key="put_exactly").click().run()
+    assert app.query_params == {
+        "train.lr": "1.4142135623730951e-05", "train.eval_share": "0.1", "train.eval_data": "''",
+    }  # fmt: skip
+    assert app.session_state["said"][0] == {"lr": 1.4142135623730951e-05, "eval_share": 0.1, "eval_data": ""}
 
 
 def test_every_kind_of_field_is_written_and_taken_back() -> None:

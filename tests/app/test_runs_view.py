@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -85,6 +86,8 @@ def test_without_runs_the_page_says_how_to_start_one(show: Show, workspace: Work
     commands = [code.value for code in page.code]
     assert any("lark train lora --train-data SELECTION --student STUDENT" in command for command in commands)
     assert not workspace.root.exists()
+    page.button(key="runs_new").click().run()
+    assert page.segmented_control(key="view").value == "new"
 
 
 def test_the_newest_run_is_shown_with_its_curves_and_numbers(show: Show, workspace: Workspace) -> None:
@@ -110,6 +113,23 @@ def test_the_address_says_which_run_along_what_and_with_which_others(show: Show,
     assert "lora-002 last " in card["alt"]
 
 
+def test_more_runs_than_fit_are_laid_over_as_far_as_they_fit(show: Show, workspace: Workspace) -> None:
+    runs = make_runs(workspace, num_runs=7, num_steps=5)
+    page = show(run=runs[0].id, overlay=[run.id for run in runs[1:]])
+    assert page.multiselect(key="overlay").value == [run.id for run in runs[1:6]]
+
+
+def test_the_newest_run_is_named_in_the_address_and_the_form_is_still_one_choice_away(
+    show: Show, workspace: Workspace
+) -> None:
+    runs = make_runs(workspace, num_runs=2, num_steps=5)
+    page = show()
+    assert page.query_params["run"] in (runs[1].id, [runs[1].id])
+    page.segmented_control(key="view").set_value("new").run()
+    assert page.segmented_control(key="view").value == "new"
+    assert not page.selectbox or "run" not in [box.key for box in page.selectbox]
+
+
 def test_a_run_is_found_by_its_job_and_one_that_is_not_here_is_said(show: Show, workspace: Workspace) -> None:
     runs = make_runs(workspace, num_runs=2, num_steps=20)
     job = ended_job(workspace, "succeeded", runs[0].path)
@@ -120,11 +140,14 @@ def test_a_run_is_found_by_its_job_and_one_that_is_not_here_is_said(show: Show, 
 def test_a_run_is_duplicated_into_the_form(show: Show, workspace: Workspace) -> None:
     runs = make_runs(workspace, num_runs=3, num_steps=5)
     page = show(run=runs[2].id)
+    page.session_state["train_yaml.draft"] = "lr: 0.5"
     page.button(key="run_duplicate").click().run()
-    assert page.query_params["train.lr"] == "3e-05"
+    exactly = str(runs[2].manifest.config["lr"])  # to its last digit: another one is another run
+    assert exactly == "3.0000000000000004e-05" and page.query_params["train.lr"] == exactly
     assert page.query_params["train_data"] == runs[2].manifest.inputs["selection"].id
     assert "run" not in page.query_params and "view" not in page.query_params
-    assert page.text_input(key="train.lr").value == "3e-05"
+    assert page.text_input(key="train.lr").value == exactly
+    assert page.session_state["train_yaml.draft"] is None
 
 
 def test_a_failed_run_says_why_and_what_to_do_and_offers_to_resume(show: Show, workspace: Workspace) -> None:
@@ -188,6 +211,24 @@ def test_the_axis_of_a_run_that_goes_on_grows_by_doubling(tmp_path: Path, done: 
     run = Run(id="x", name="x", state="running", is_live=True)
     assert ends_at(run, "step", curves) == end
     assert ends_at(Run(id="x", name="x", state="finished", is_live=False), "step", curves) is None
+
+
+@pytest.mark.parametrize("place", [0.0, -1.0])
+def test_an_axis_that_ends_nowhere_has_no_end(place: float) -> None:
+    columns = {"done": np.array([1.0]), "total": np.array([9.0]), "tokens": np.array([place])}
+    run = Run(id="x", name="x", state="running", is_live=True)
+    assert ends_at(run, "tokens", Curves(columns=columns, alerts={})) is None
+
+
+def test_a_metric_without_a_value_along_the_axis_has_no_chart(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    write_events(path, 5, total=5)
+    read = RunCurves(path).read()
+    known = np.isfinite(read.columns["loss"]) & (np.arange(read.num_events) == 0)
+    names = ("learning_rate", "grad_norm", "tokens_per_s")
+    nowhere = {name: np.where(known, np.nan, read.columns[name]) for name in names}
+    curves = Curves(columns={**read.columns, **nowhere, "tokens": np.where(known, 1.0, np.nan)}, alerts={})
+    assert [card.key for card in charts_runs.cards(View(name="x", curves=curves, axis="tokens"))] == ["loss"]
 
 
 def test_names_beside_curves_that_end_together_are_apart(tmp_path: Path) -> None:

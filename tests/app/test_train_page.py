@@ -134,7 +134,7 @@ def test_a_change_is_marked_in_form_yaml_and_command(workspace: Workspace, train
     page.text_input(key="train.lr").set_value("3e-5").run()
     assert said(page, "train.lr") == "3e-5"
     assert page.text_input(key="train.lr").label == "Learning rate ●"
-    assert "changed from 0.0001" in [caption.value for caption in page.caption]
+    assert r"changed from 0\.0001" in [caption.value for caption in page.caption]
     assert "lr: 3.0e-05  # recipe: 0.0001\n" in yaml_of(page)
     assert command_of(page)[9:11] == ["--lr", "3e-05"]
     page.button(key="train.reset").click().run()
@@ -230,6 +230,33 @@ def test_a_recipe_file_is_named_by_its_whole_path_and_a_mistake_in_it_is_explain
     assert "valid number" in html_of(page)
 
 
+@pytest.mark.parametrize("recipe", ["nowhere/x.yaml", "folder.yaml", "nul\0.yaml", "~nobody/x.yaml"])
+def test_a_recipe_that_is_no_file_is_explained(
+    workspace: Workspace, train: OpenTrain, tmp_path: Path, recipe: str
+) -> None:
+    make_selection(workspace)
+    (tmp_path / "folder.yaml").mkdir()
+    page = train(train_recipe=recipe if recipe.startswith("~") else f"{tmp_path}/{recipe}")
+    assert "The recipe cannot be used." in html_of(page)
+
+
+def test_a_name_of_a_recipe_is_never_markup(workspace: Workspace, train: OpenTrain, tmp_path: Path) -> None:
+    make_selection(workspace)
+    path = tmp_path / "**a** :red[b].yaml"
+    path.write_text("method: lora\n")
+    page = train(train_recipe=str(path), train__lr="3e-5")
+    [caption] = [caption.value for caption in page.caption if caption.value.startswith("1 changed")]
+    assert "**" not in caption and ":red[" not in caption
+
+
+def test_what_is_typed_goes_with_the_recipe_that_it_was_typed_for(workspace: Workspace, train: OpenTrain) -> None:
+    make_selection(workspace)
+    page = train()
+    page.text_area(key="train_yaml.text").set_value("lr: 0.5").run()
+    page.selectbox(key="train_recipe").set_value("full_500").run()
+    assert yaml_of(page).startswith("method: full\n")
+
+
 def test_what_a_run_takes_is_told_before_anything_is_measured(
     workspace: Workspace, train: OpenTrain, student: str
 ) -> None:
@@ -251,6 +278,21 @@ def test_what_training_would_refuse_is_said_before_it_starts(
     assert "deepspeed zero3 shards the frozen base of a LoRA run for nothing" in html_of(page)
     assert page.button(key="train_launch").disabled
     page = train(train_student=student, train__device="cuda")
+    assert page.button(key="train_launch").disabled
+
+
+def test_a_run_that_cannot_be_resumed_as_it_is_cannot_be_started(
+    workspace: Workspace, train: OpenTrain, student: str
+) -> None:
+    selection = make_selection(workspace)
+    config = TrainConfig.parse({**train_recipe("full_500"), "student": student}, "test")
+    plan = plan_from_outside(config, workspace, selection_data(selection), has_cuda=False)
+    resume = workspace.folder(plan) / "resume"
+    (resume / "checkpoint-50").mkdir(parents=True)
+    (resume / "checkpoint-50" / "COMPLETE").write_text("")
+    (resume / "spec.json").write_text(json.dumps({"config": {"nproc_per_node": 2, "nnodes": 1}}))
+    page = train(train_recipe="full_500", train_student=student)
+    assert "begun with 2 processes, and DeepSpeed resumes it only with as many" in html_of(page)
     assert page.button(key="train_launch").disabled
 
 

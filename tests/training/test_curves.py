@@ -123,6 +123,16 @@ def test_a_resumed_process_counts_time_and_tokens_on(tmp_path: Path) -> None:
     assert curves.number("eta_s") == pytest.approx(30, abs=5)  # one step at the rate of this process
 
 
+def test_a_run_whose_log_said_no_time_counts_it_on_when_it_is_resumed(path: Path) -> None:
+    append(path, start(1), event(1, 3.0), event(2, 2.0))
+    before = 3600 * float(RunCurves(path).read().along("hours")[-1])
+    assert before > 0
+    resumed = RunLog(EventLog(path, "train"), [10, 20, 30], 1, "cpu")
+    resumed.begin(2)
+    resumed.step(3, {"loss": 1.5})
+    assert RunCurves(path).read().last("train_s") == pytest.approx(before, abs=0.5)
+
+
 def test_a_log_without_tokens_cannot_be_drawn_by_tokens(path: Path) -> None:
     append(path, start(1), event(1, 3.0), event(2, 2.0))
     curves = RunCurves(path).read()

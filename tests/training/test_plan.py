@@ -78,7 +78,7 @@ def test_deepspeed_goes_on_only_with_as_many_processes(tmp_path: Path) -> None:
     (tmp_path / RESUME_DIR / SPEC).write_text(json.dumps({"config": config}))
     assert look(tmp_path, num_processes=4, is_deepspeed=True).step == 50
     refused = look(tmp_path, num_processes=2, is_deepspeed=True)
-    assert refused.step is None
+    assert refused.step is None and refused.is_refused
     assert refused.sentence.startswith("begun with 4 processes, and DeepSpeed resumes it only with as many; choose 4")
     assert look(tmp_path, num_processes=2).step == 50
 
@@ -86,7 +86,7 @@ def test_deepspeed_goes_on_only_with_as_many_processes(tmp_path: Path) -> None:
 def test_a_run_that_is_being_trained_is_not_begun_again(tmp_path: Path) -> None:
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert look(tmp_path).step is None
+        assert look(tmp_path).step is None and not look(tmp_path).is_refused
         assert look(tmp_path).sentence.startswith("this very run is being trained now")
 
 

@@ -142,3 +142,14 @@ def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> N
     (tmp_path / "preflight.json").write_text(content)
     assert read_preflight(tmp_path) is None
     assert read_preflight(tmp_path / "nowhere") is None
+
+
+def test_a_run_that_cannot_be_resumed_as_it_is_is_a_problem(
+    workspace: Workspace, tiny_config: Make, train_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lark_engine.training import preflight as module
+    from lark_engine.training.resume import Resume
+
+    # DeepSpeed, which refuses it, has no preflight without a GPU.
+    monkeypatch.setattr(module, "resume_of", lambda *_, **__: Resume(None, "begun with 2 processes", is_refused=True))
+    assert look(tiny_config(), workspace, train_path).problems == ["begun with 2 processes"]

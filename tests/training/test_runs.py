@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable
@@ -152,7 +153,11 @@ def test_a_real_run_from_its_first_checkpoint_to_its_end(
     assert [point.step for point in resume_points(found)] == [2]
     command = resume_command(found, workspace)
     assert command is not None and command[:3] == ["lark", "train", "full"]
-    assert command[command.index("--save-steps") + 1] == "2"
+    assert command[command.index("--save-steps") + 1] == "2" and "--stop-after-checkpoint" not in command
+    there = {**(found.config or {}), "nproc_per_node": 2, "chat_template": "/t.jinja"}
+    command = resume_command(dataclasses.replace(found, config=there), workspace)
+    assert command is not None and command[command.index("--nproc-per-node") + 1] == "2"
+    assert command[command.index("--chat-template") + 1] == "/t.jinja"
     checkpoint = train(config.model_copy(update={"stop_after_checkpoint": False}), workspace, data)
     assert isinstance(checkpoint, Artifact)
     done = one(workspace)
