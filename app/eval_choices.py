@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,13 +12,16 @@ import streamlit as st
 from app.address import Codec
 from app.loaders import Snapshot, signature
 from lark_engine.config import GenerateConfig
-from lark_engine.errors import LarkError
+from lark_engine.errors import ConfigError, LarkError
 from lark_engine.evaluation.benchmarks import Benchmark, load_benchmark
 from lark_engine.evaluation.matrix import model_to_plan
-from lark_engine.models import ModelRef, resolve_model
+from lark_engine.models import ModelRef, find_student, resolve_model
+from lark_engine.store.atomic import user_path
 from lark_engine.store.workspace import Artifact, Workspace
 
 _MOST_BY_DEFAULT = 6
+# A benchmark is some thousand problems; what is larger is a pool, or a mistake, and nothing for the server's memory.
+_MOST_BENCHMARK_BYTES = 100_000_000
 T = TypeVar("T")
 
 
@@ -84,7 +88,7 @@ def look_up(
         for name in names:
             try:
                 found[name] = find(name)
-            except (LarkError, OSError, ValueError) as error:
+            except (LarkError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
                 problems[name] = str(error)
         return found
 
@@ -96,11 +100,29 @@ def look_up(
         if not Path(name).expanduser().is_dir():
             # A name of the hub would be downloaded by looking it up.
             raise LarkError("no model of this workspace and no folder; give the whole id or a path")
+        _stay_here(user_path(name), workspace)
         return _outside(str(workspace.root), name, signature(workspace))
 
+    def benchmark(name: str) -> Benchmark:
+        path = user_path(name.partition("=")[2] or name)
+        if path.is_file() and path.stat().st_size > _MOST_BENCHMARK_BYTES:
+            raise ConfigError(f"{path}: is too large to be looked at here; run lark generate in a terminal")
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: is no file; give a benchmark's JSON or JSONL")
+        return load_benchmark(name, limit=limit, workspace=workspace)
+
     found_models = each(models, model)
-    found_benchmarks = each(benchmarks, lambda name: load_benchmark(name, limit=limit, workspace=workspace))
+    found_benchmarks = each(benchmarks, benchmark)
     return Found(found_models, found_benchmarks, problems)
+
+
+def _stay_here(folder: Path, workspace: Workspace) -> None:
+    """Errors: `ConfigError` for an adapter whose base model would have to be downloaded; a page downloads nothing."""
+    path = folder / "adapter_config.json"
+    if path.is_file():
+        base = str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        if find_student(base, workspace) is None:
+            raise ConfigError(f"{folder}: its base model {base} is not on this machine; fetch it, and say where it is")
 
 
 def sampling_of(generations: Artifact) -> dict[str, Any]:

@@ -63,6 +63,9 @@ def show_results(workspace: Workspace, results: ReadResults) -> None:
     )
     table = table[table["benchmark"].isin(chosen)] if chosen else table
     metrics = metrics_of(table)
+    if not metrics:
+        st.html(widgets.note("No share of right answers is left with these filters; the exports hold what there is."))
+        return
     codec = one_of(metrics, metrics[0])
     shown = results_of(table, str(address.read("metric", codec)))
     reference = _controls(shown, benchmarks, metrics, codec)

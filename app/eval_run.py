@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import cast
 
 import streamlit as st
@@ -166,7 +167,9 @@ def _refusal(config: GenerateConfig, part: eval_matrix.Missing) -> str:
     """Why what is missing cannot be run here."""
     if config.backend == "endpoint" and len(part.models) > 1:
         return "An endpoint serves one model at a time: choose the one that it serves."
-    if config.backend != "transformers":  # whose device is for the job to find: asking torch would load it here
+    # Whose device it is, is for the job to find: asking torch would load it here. Nor does a page run another
+    # interpreter because its address names one.
+    if config.backend != "transformers" and config.server_python is None:
         try:
             check_backend(config)
         except LarkError as error:
@@ -205,8 +208,8 @@ def nothing_graded(workspace: Workspace) -> None:
         )  # fmt: skip
         ungraded = snapshot.artifacts["evals"]
         command = (
-            f"lark grade --eval-dir {ungraded[0].id}" if ungraded
-            else f"lark generate --model-path {model_options(snapshot)[0]} --benchmark FILE.json --grade"
+            f"lark grade --eval-dir {shlex.quote(str(ungraded[0].path))}" if ungraded
+            else f"lark generate --model-path {shlex.quote(model_options(snapshot)[0])} --benchmark FILE.json --grade"
         )  # fmt: skip
         st.code(shell_command(command), language=None, wrap_lines=True)
 

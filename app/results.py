@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from lark_engine.results.table import UNTRAINED, overall
 
 _KINDS = ("avg", "pass", "maj")
 _MOST_OFFERED = 10
+OWN_COUNT = "avg@n"
+_SHARE = re.compile(r"(avg|pass|maj)(@(\d{1,6}|n))?")
 _WITHOUT_NUMBER = 1 << 30
 
 
@@ -75,13 +78,23 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
     return metrics_of_names(map(str, table["metric"].unique()))
 
 
+def with_own_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `avg@n` beside them where benchmarks were sampled unequally often: each by its own number."""
+    own = table["metric"] == "avg@" + table["n_samples"].astype("string")
+    if table.loc[own, "metric"].nunique() < 2:
+        return table
+    return pd.concat([table, table[own].assign(metric=OWN_COUNT)], ignore_index=True)
+
+
 def metrics_of_names(names: Iterable[str]) -> list[str]:
-    """Those of the names that are shares of right answers, in the order of use."""
-    return sorted((name for name in names if name.partition("@")[0] in _KINDS), key=_rank)
+    """Those of the names that are shares of right answers, in the order of use; a manifest may name anything."""
+    return sorted((name for name in names if _SHARE.fullmatch(name)), key=_rank)
 
 
 def _rank(name: str) -> tuple[int, int, str]:
     kind, _, number = name.partition("@")
+    if name == OWN_COUNT:
+        return 0, 0, name
     # Without a number: of several benchmarks with different numbers of samples.
     return _KINDS.index(kind), int(number) if number.isdigit() else _WITHOUT_NUMBER, name
 

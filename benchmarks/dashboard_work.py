@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import end_jobs, many_jobs
+from benchmarks.jobs import many_jobs
 from benchmarks.many_runs import make_graded, make_runs, write_events
 from benchmarks.page_clock import CLOCK, Row, timed
 from lark_engine.jobs.leases import FOLDER_VARIABLE as LEASES
@@ -30,7 +30,6 @@ def work_rows(browser: Any, folder: Path, steps: int) -> Iterator[Row]:
     jobs = Workspace(folder / "jobs")
     with many_jobs(jobs.root):
         yield from _jobs(browser, jobs, steps)
-        end_jobs(jobs.root)
     runs = Workspace(folder / "runs")
     trained = make_runs(runs)
     make_graded(runs, trained)

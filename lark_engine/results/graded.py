@@ -73,7 +73,7 @@ class Graded:
         prompt = str(benchmark.get("system_prompt"))
         return prompt if prompt != str(benchmark.get("own_system_prompt", prompt)) else None
 
-    @property
+    @cached_property
     def row(self) -> str:
         """What results that stand in one row have in common: the model, and how it was sampled and graded."""
         return fingerprint([self.model.get("name"), self.model.get("content"), self.settings])

@@ -63,7 +63,7 @@ def read_results(workspace: Workspace, *, grades: Sequence[Artifact] | None = No
             own = list(_rows(one))
             _check_numbers(own)
             rows += own
-        except (StoreError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (StoreError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             reason = str(error) if isinstance(error, StoreError) else f"unexpected metrics in its manifest ({error!r})"
             problems.append(f"{one.place}: {reason}")
     return Results(frame(rows), problems)
