@@ -31,6 +31,7 @@ from lark_engine.results.commands import shell_line
 from lark_engine.results.compare import Compared, Detail
 from lark_engine.results.graded import Graded
 from lark_engine.results.pairs import PAIR_SORTS, SLICES, SliceBy, sort_pairs
+from lark_engine.results.sides import names_of
 from lark_engine.store.workspace import Workspace
 
 _STYLES = Path(__file__).parent / "static" / "compare.css"
@@ -60,7 +61,7 @@ def show_compare(workspace: Workspace) -> None:
     try:
         found = load_compared(workspace, a, b, metric)
     except ConfigError as error:
-        _nothing_shared(sides, a, str(error))
+        _nothing_shared(sides, a, b, str(error))
         return
     names = benchmark_names(found)
     chosen = names.index(address.read("on", one_of(names, names[0])))
@@ -271,9 +272,18 @@ def _too_few(workspace: Workspace, sides: Sides) -> None:
                   kwargs={"view": "run"})  # fmt: skip
 
 
-def _nothing_shared(sides: Sides, a: str, reason: str) -> None:
-    """Why these two cannot be compared, and what A can be compared with."""
+def _nothing_shared(sides: Sides, a: str, b: str, reason: str) -> None:
+    """Why these two cannot be compared; which gradings a name means by now, and what A can be compared with."""
     st.html(widgets.problem("These two cannot be compared.", f"{reason}."))
+    for param, said in (("a", a), ("b", b)):
+        if said in sides.choices:
+            continue
+        meant = [n for n, choice in sides.choices.items() if any(said in names_of(one) for one in choice.graded)]
+        for name in meant[:5]:
+            st.button(
+                f"{param.upper()} is {label_markdown(sides.labels[name], 80)}", key=f"meant.{param}.{name}",
+                on_click=address.put, kwargs={param: name, **dict.fromkeys(_OF_TABLE)}, type="tertiary",
+            )  # fmt: skip
     if a not in sides.choices:
         return
     others = [n for n, other in sides.choices.items() if n != a and share(sides.choices[a], other)]

@@ -24,9 +24,9 @@ def find_side(graded: Sequence[Graded], name: str) -> Side:
 
     Errors: `ConfigError` when the name is unknown, or has several grades of one benchmark.
     """
-    meant = [one for one in graded if name in _names(one)]
+    meant = [one for one in graded if name in names_of(one)]
     if not meant:
-        known = {known for one in graded for known in _names(one)}
+        known = {known for one in graded for known in names_of(one)}
         near = did_you_mean(name, known) if known else "; the workspace holds no grades yet"
         raise ConfigError(f"nothing graded is called '{name}'{near}")
     side = _by_problems(meant)
@@ -78,7 +78,7 @@ def _choice(graded: Sequence[Graded], name: object, wanted: Sequence[Graded]) ->
     return Choice(str(name), tuple(wanted)) if {id(one) for one in meant} == {id(one) for one in wanted} else None
 
 
-def _names(one: Graded) -> set[str]:
+def names_of(one: Graded) -> set[str]:
     """All names by which a user may mean a grade."""
     names = {one.grade.id, one.place, one.generations.id, one.row, str(one.model.get("name"))}
     if (checkpoint := one.checkpoint_id) is not None:

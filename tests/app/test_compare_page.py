@@ -12,7 +12,9 @@ import pytest
 from graded_workspace import BASE, LEVELS, compared, evaluated, place_of
 from streamlit.testing.v1 import AppTest
 
+from lark_engine.config import GradeConfig
 from lark_engine.evaluation.disputes import SampleKey, add_dispute
+from lark_engine.evaluation.grade import grade as regrade
 from lark_engine.results.compare import compare
 from lark_engine.store.workspace import Artifact, Workspace, read_artifact
 
@@ -197,3 +199,20 @@ def test_two_results_of_other_problems_say_why_and_what_fits(open_page: OpenPage
     assert "tiny and other share no graded benchmark; generate and grade one for both." in text_of(page)
     page.button(key=next(b.key for b in page.button if b.key and b.key.startswith("instead."))).click()
     assert meta(ran(page), "forest")["benchmarks"]
+
+
+def test_a_name_that_means_two_gradings_by_now_offers_both(root: Path, open_page: OpenPage) -> None:
+    """A link from before the answers were graded again names the model, and goes on by a click."""
+    grade = next(one for one in Workspace(root).list("grades") if one.path.parents[2].name == "tiny")
+    generations = read_artifact(grade.path.parents[1])
+    assert generations is not None
+    regrade(GradeConfig(rules=("boxed", "last_number")), Workspace(root), generations)
+    trained = next(one for one in Workspace(root).list("grades") if one.path.parents[2].name != "tiny")
+    page = open_page(root, a="tiny", b=place_of(trained))
+    assert "These two cannot be compared." in text_of(page)
+    offered = [button for button in page.button if (button.key or "").startswith("meant.a.")]
+    assert len(offered) == 2
+    assert "compare_forest" not in cards(page)
+    offered[0].click().run()
+    assert not page.exception
+    assert "These two cannot be compared." not in text_of(page)
