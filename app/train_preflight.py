@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import streamlit as st
 
@@ -12,6 +13,7 @@ from app import formats
 from app.launch import job_panel, start
 from app.train_blocks import batches, bite, data_facts, fact_grid, first_batch, verdict
 from lark_engine.config import TrainConfig
+from lark_engine.jobs.needs import option
 from lark_engine.jobs.status import JobView, list_jobs
 from lark_engine.results.commands import preflight_command, shell_line
 from lark_engine.store.workspace import Workspace
@@ -35,9 +37,21 @@ def find_preflight(workspace: Workspace, command: Sequence[str]) -> Looked:
     words = tuple(preflight_command(command))
     looks = [job for job in list_jobs(workspace.root) if job.spec is not None and is_preflight(job.spec.command)]
     job = next((job for job in looks if job.spec is not None and job.spec.command == words), None)
+    if job is not None and not job.is_live and _is_older_than_its_recipe(job):
+        job = None  # the command is the same, and what it reads is not
     record = read_preflight(job.job.folder) if job is not None and job.state == "succeeded" else None
     other = next((job for job in looks if job.state == "succeeded"), None)
     return Looked(job=job, record=record, other=other if record is None and other is not job else None)
+
+
+def _is_older_than_its_recipe(job: JobView) -> bool:
+    """Whether the recipe file that the command names was changed since."""
+    assert job.spec is not None
+    recipe = option(job.spec.command, "recipe", "sft-config") or ""
+    try:
+        return Path(recipe).suffix in (".yaml", ".yml") and Path(recipe).stat().st_mtime > job.spec.submitted_at
+    except (OSError, ValueError):
+        return False
 
 
 def preflight_controls(workspace: Workspace, command: Sequence[str], looked: Looked, *, because: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -328,6 +329,23 @@ def test_a_preflight_is_shown_for_its_very_command_and_its_texts_are_only_text(
     assert "Nothing stands against" not in html_of(page)
     assert "The form has changed since the last preflight (2 min ago)." in [c.value for c in page.caption]
     assert page.button(key="train_preflight.run").label == "Run the preflight"
+
+
+def test_a_preflight_of_a_recipe_file_that_has_changed_since_is_not_shown(
+    workspace: Workspace, train: OpenTrain, tmp_path: Path
+) -> None:
+    make_selection(workspace)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("method: lora\nlr: 1.0e-5\n")
+    os.utime(recipe, (0, 0))
+    page = train(train_recipe=str(recipe))
+    keep_preflight(workspace, command_of(page), found())
+    page.run()
+    assert "Nothing stands against this run" in html_of(page)
+    recipe.write_text("method: lora\nlr: 9.0e-4\n")
+    os.utime(recipe)
+    page.run()
+    assert "Nothing stands against this run" not in html_of(page)
 
 
 def test_what_a_preflight_found_against_the_run_is_listed(workspace: Workspace, train: OpenTrain) -> None:
