@@ -141,4 +141,4 @@ def test_a_live_panel_of_a_hundred_thousand_steps_follows_its_log(place: Place, 
         wait_meta(page, "loss", step=float(_EVENTS_100K))
         for done in (_EVENTS_100K + 5, _EVENTS_100K + 10):
             write_run_events(log, 5, first=done - 4, total=200_000)
-            wait_meta(page, "loss", step=float(done))
+            assert wait_meta(page, "loss", step=float(done))["n"] == done
