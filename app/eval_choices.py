@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import streamlit as st
 
+from app import formats
 from app.address import Codec
 from app.loaders import Snapshot, signature
 from lark_engine.config import GenerateConfig
 from lark_engine.errors import ConfigError, LarkError
-from lark_engine.evaluation.benchmarks import Benchmark, load_benchmark
+from lark_engine.evaluation.benchmarks import Benchmark, file_of, load_benchmark
 from lark_engine.evaluation.matrix import model_to_plan
 from lark_engine.models import ModelRef, find_student, resolve_model
 from lark_engine.store.atomic import user_path
@@ -92,24 +94,31 @@ def look_up(
                 problems[name] = str(error)
         return found
 
-    by_id = {a.id: a for kind in ("checkpoints", "students") for a in snapshot.artifacts[kind]}
+    own = {
+        key: a for kind in ("checkpoints", "students") for a in snapshot.artifacts[kind] for key in (a.id, str(a.path))
+    }
 
     def model(name: str) -> ModelRef:
-        if name in by_id:
-            return model_to_plan(by_id[name], workspace)
-        if not Path(name).expanduser().is_dir():
+        folder = user_path(name)
+        if (artifact := own.get(name) or own.get(str(folder.absolute()))) is not None:
+            return model_to_plan(artifact, workspace)
+        if not folder.is_dir():
             # A name of the hub would be downloaded by looking it up.
             raise LarkError("no model of this workspace and no folder; give the whole id or a path")
-        _stay_here(user_path(name), workspace)
+        _stay_here(folder, workspace)
         return _outside(str(workspace.root), name, signature(workspace))
 
     def benchmark(name: str) -> Benchmark:
-        path = user_path(name.partition("=")[2] or name)
-        if path.is_file() and path.stat().st_size > _MOST_BENCHMARK_BYTES:
-            raise ConfigError(f"{path}: is too large to be looked at here; run lark generate in a terminal")
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"{path}: is no file; give a benchmark's JSON or JSONL")
-        return load_benchmark(name, limit=limit, workspace=workspace)
+        path = file_of(name, workspace)
+        said = path.stat()
+        if not stat.S_ISREG(said.st_mode):
+            raise ConfigError(f"{path}: is no regular file; give a benchmark's JSON or JSONL")
+        if said.st_size > _MOST_BENCHMARK_BYTES:
+            raise ConfigError(
+                f"{path}: holds {formats.size(said.st_size)}, and this page reads at most "
+                f"{formats.size(_MOST_BENCHMARK_BYTES)}; run lark generate in a terminal"
+            )
+        return _loaded(str(workspace.root), name, str(path), (said.st_mtime_ns, said.st_size), limit)
 
     found_models = each(models, model)
     found_benchmarks = each(benchmarks, benchmark)
@@ -141,3 +150,8 @@ def sampling_of(generations: Artifact) -> dict[str, Any]:
 @st.cache_resource(max_entries=50, show_spinner="Reading the model’s files…")
 def _outside(root: str, name: str, version: object) -> ModelRef:
     return resolve_model(name, Workspace(root))
+
+
+@st.cache_resource(max_entries=12, show_spinner="Reading the benchmark…")
+def _loaded(root: str, name: str, path: str, version: tuple[int, int], limit: int | None) -> Benchmark:
+    return load_benchmark(name, limit=limit, workspace=Workspace(root))

@@ -25,7 +25,17 @@ from app.loaders import (
     signature,
 )
 from app.overview import chains
-from app.results import Cell, ResultRow, Results, metrics_of, offered_metrics, results_of
+from app.results import (
+    OWN_COUNT,
+    Cell,
+    ResultRow,
+    Results,
+    metrics_of,
+    offered_metrics,
+    own_counts,
+    results_of,
+    with_own_counts,
+)
 from app.safe_text import one_line
 from lark_engine.errors import LarkError, StoreError
 from lark_engine.evaluation.disputes import DISPUTES
@@ -62,13 +72,17 @@ def show_results(workspace: Workspace, results: ReadResults) -> None:
         else results.table
     )
     table = table[table["benchmark"].isin(chosen)] if chosen else table
-    metrics = metrics_of(table)
+    counted = with_own_counts(table)
+    metrics = metrics_of(counted)
     if not metrics:
         st.html(widgets.note("No share of right answers is left with these filters; the exports hold what there is."))
         return
     codec = one_of(metrics, metrics[0])
-    shown = results_of(table, str(address.read("metric", codec)))
+    metric = str(address.read("metric", codec))
+    shown = results_of(counted, metric)
     reference = _controls(shown, benchmarks, metrics, codec)
+    if metric == OWN_COUNT:
+        st.caption(f"n: as many samples as each benchmark has · {formats.plain_markdown(own_counts(counted))}")
     page = eval_table.paged(
         shown, reference, sort=address.read("results_sort", one_of(shown.benchmarks, "")),
         find=address.read("eval_find", words()), number=address.read("page", _PAGE),
@@ -172,6 +186,8 @@ def _values(workspace: Workspace, one: Graded, metric: str) -> ProblemValues:
     disputes = one.generations.path / DISPUTES
     version = (one.grade.manifest.created_at, disputes.stat().st_mtime_ns if disputes.exists() else 0)
     overall = one.grade.manifest.metrics.get("overall", {})
+    if metric == OWN_COUNT:
+        metric = f"avg@{one.grade.manifest.metrics['n_samples']}"
     # Voting takes ten times as long as the others, and is seldom looked at.
     votes = metric.startswith("maj@")
     names = tuple(n for n in overall if n.partition("@")[0] in (("maj",) if votes else ("avg", "pass")))

@@ -151,9 +151,9 @@ def _generate(
             )  # fmt: skip
         return
     st.subheader("Sample and grade what is missing", anchor=False)
-    st.html(
-        eval_matrix.cost_html(part, config, measured_speed(snapshot.artifacts["evals"], config.backend, part.models))
-    )
+    names = {cell.model.name for cell in part.cells}
+    speed = measured_speed(snapshot.artifacts["evals"], config.backend, names)
+    st.html(eval_matrix.cost_html(part, config, speed))
     st.caption(f"{_HINTS[config.backend]}. Resumes where it was stopped; each benchmark is graded once it is sampled.")
     command = generate_command(
         config.model_copy(update={"benchmark": part.benchmarks}), part.models, workspace, grading=grading

@@ -86,6 +86,13 @@ def with_own_counts(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, table[own].assign(metric=OWN_COUNT)], ignore_index=True)
 
 
+def own_counts(table: pd.DataFrame) -> str:
+    """`aime avg@64 · math avg@4`: what `avg@n` is on each benchmark of the table of `with_own_counts`."""
+    own = table[table["metric"] == OWN_COUNT]
+    counts = own.groupby("benchmark")["n_samples"].unique()
+    return " · ".join(f"{name} " + ", ".join(f"avg@{n}" for n in sorted(found)) for name, found in counts.items())
+
+
 def metrics_of_names(names: Iterable[str]) -> list[str]:
     """Those of the names that are shares of right answers, in the order of use; a manifest may name anything."""
     return sorted((name for name in names if _SHARE.fullmatch(name)), key=_rank)
@@ -138,7 +145,7 @@ def _key(row: str, variant: int) -> str:
 def _others(whole: pd.DataFrame, metric: str) -> dict[str, tuple[tuple[str, float], ...]]:
     """By the grade's folder and benchmark: its shares of right answers but for this one."""
     kinds = whole["metric"].str.partition("@")[0]
-    part = whole[kinds.isin(_KINDS) & (whole["metric"] != metric)]
+    part = whole[kinds.isin(_KINDS) & ~whole["metric"].isin([metric, OWN_COUNT])]
     found: dict[str, list[tuple[str, float]]] = {}
     columns = (part["place"] + part["benchmark"], part["metric"], part["value"])
     for place, name, value in zip(*(column.tolist() for column in columns), strict=True):

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from app import widgets
+from app import formats, widgets
 from app.address import bound, one_of, page_link, read
 from app.job_blocks import STYLES
 from app.loaders import load_results, load_snapshot, load_unfinished
 from app.overview import chains, next_step, stage_cards
 from app.overview_live import at_work, failed_lately, first_steps, machine_health, show_next
-from app.results import best_results, metrics_of, offered_metrics, results_of, with_own_counts
+from app.results import OWN_COUNT, best_results, metrics_of, offered_metrics, own_counts, results_of, with_own_counts
 from app.session import current_workspace
 from lark_engine.jobs.status import list_jobs
 
@@ -56,6 +56,8 @@ if metrics := metrics_of(table):
         )  # fmt: skip
     shown = results_of(table, metric)
     left.html(widgets.best(best_results(shown), metric))
+    if metric == OWN_COUNT:
+        left.caption(f"n: as many samples as each benchmark has · {formats.plain_markdown(own_counts(table))}")
     st.html(widgets.results(shown._replace(rows=shown.rows[:MOST_ROWS])))
     if (more := len(shown.rows) - MOST_ROWS) > 0:
         page_link("evaluate", f"{more} more on Evaluate", icon=":material/leaderboard:")

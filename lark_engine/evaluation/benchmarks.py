@@ -142,6 +142,11 @@ def read_benchmark(name_or_path: str, workspace: Workspace | None = None) -> Ben
     )  # fmt: skip
 
 
+def file_of(name_or_path: str, workspace: Workspace | None = None) -> Path:
+    """The file that `load_benchmark` would read. Errors: `PoolError` when there is none, `StoreError` as `fetched`."""
+    return _locate(name_or_path, workspace).path
+
+
 def content_of(problems: Iterable[Problem]) -> str:
     """The fingerprint of problems, wherever they lie."""
     return fingerprint([asdict(problem) for problem in problems])

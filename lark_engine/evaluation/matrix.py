@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -125,11 +125,11 @@ class Speed:
 _MOST_RUNS = 10
 
 
-def measured_speed(evals: Sequence[Artifact], backend: str, models: Sequence[str]) -> Speed | None:
-    """From finished generations, newest first: those with this backend of these models, else of any; None without one.
+def measured_speed(evals: Sequence[Artifact], backend: str, models: Collection[str]) -> Speed | None:
+    """From finished generations, newest first, with this backend: of the models with these names, else of any.
 
-    The time is that of the whole stage, so that what starting a server takes is in it. Generations that were resumed
-    are left out: their manifests have the samples of all sessions and the time of the last.
+    None without one. The time is that of the whole stage, so that what starting a server takes is in it. Generations
+    that were resumed are left out: their manifests have the samples of all sessions and the time of the last.
     """
     timed = [a for a in evals if a.manifest.config.get("backend") == backend and _is_timed(a)]
     own = [a for a in timed if a.manifest.identity["model"]["name"] in models]

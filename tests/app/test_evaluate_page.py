@@ -17,6 +17,7 @@ from fake_jobs import living
 from graded_workspace import checkpoint_of, compared, evaluated, place_of
 from streamlit.testing.v1 import AppTest
 
+from app import eval_choices
 from lark_engine.config import GenerateConfig, GradeConfig
 from lark_engine.evaluation.benchmarks import load_benchmark
 from lark_engine.evaluation.disputes import SampleKey, add_dispute
@@ -88,7 +89,7 @@ def badges(cell: dict[str, Any]) -> list[tuple[str, str]]:
 def test_a_cell_has_its_interval_its_pass_at_k_and_the_paired_difference(
     open_page: OpenPage, graded: Workspace, made: dict[str, Artifact]
 ) -> None:
-    page = open_page(graded)
+    page = open_page(graded, metric="avg@2")
     assert [c["label"] for c in table(page)["columns"]] == ["gsm8k"]
     assert [r["label"]["text"] for r in table(page)["rows"]] == ["tiny", made["checkpoint"].id]  # the reference on top
     base, trained = (r["cells"][0] for r in table(page)["rows"])
@@ -100,7 +101,7 @@ def test_a_cell_has_its_interval_its_pass_at_k_and_the_paired_difference(
 def test_figures_open_their_problems_and_differences_the_comparison(
     open_page: OpenPage, graded: Workspace, made: dict[str, Artifact]
 ) -> None:
-    found = row(open_page(graded), made["checkpoint"].id)
+    found = row(open_page(graded, metric="avg@2"), made["checkpoint"].id)
     (cell,) = found["cells"]
     place = place_of(made["trained"]).replace("/", "%2F")
     assert cell["value"]["query"].endswith(f"view=problems&grade={place}")
@@ -117,11 +118,11 @@ def test_the_metric_and_the_reference_are_those_of_the_address(
     assert texts(row(page, made["checkpoint"].id)["cells"][0])[0] == "12.5%"
     keys = page.selectbox(key="reference").options
     assert len(keys) == 3 and keys[-1] == "no reference"
-    without = open_page(graded, reference="none")
+    without = open_page(graded, metric="avg@2", reference="none")
     assert all("+37.5" not in line for r in table(without)["rows"] for line in texts(r["cells"][0]))
     chosen = page.session_state["reference"]
     (other,) = (key for key in _row_keys(graded, made) if key != chosen)
-    turned = row(open_page(graded, reference=other), "tiny")
+    turned = row(open_page(graded, metric="avg@2", reference=other), "tiny")
     assert texts(turned["cells"][0])[-1] == "−37.5 [−113.7, +38.7]"
 
 
@@ -129,12 +130,23 @@ def _row_keys(workspace: Workspace, made: dict[str, Artifact]) -> list[str]:
     return list(dict.fromkeys(results_table(workspace)["row"]))
 
 
+def test_each_benchmark_is_shown_by_its_own_number_of_samples(
+    open_page: OpenPage, graded: Workspace, made: dict[str, Artifact]
+) -> None:
+    page = open_page(graded)
+    assert [c["label"] for c in table(page)["columns"]] == ["aime", "gsm8k"]
+    aime, gsm8k = row(page, made["checkpoint"].id)["cells"]
+    assert (texts(aime)[0], texts(aime)[-1][:5]) == ("12.5%", "+12.5")
+    assert (texts(gsm8k)[0], texts(gsm8k)[-1][:5]) == ("62.5%", "+37.5")
+    assert any(r"aime avg\@4 · gsm8k avg\@2" in c.value.replace("\u2060", "") for c in page.caption)
+
+
 def test_nothing_is_bold_while_intervals_meet(open_page: OpenPage, graded: Workspace) -> None:
-    assert not any(cell["best"] for r in table(open_page(graded))["rows"] for cell in r["cells"])
+    assert not any(cell["best"] for r in table(open_page(graded, metric="avg@2"))["rows"] for cell in r["cells"])
     evaluated(graded, "champion", "gsm8k", dict.fromkeys(("p0", "p1", "p2", "p3"), "11"))
     evaluated(graded, "loser", "math", {f"q{i}": "00" for i in range(20)})
     evaluated(graded, "winner", "math", {f"q{i}": "11" for i in range(20)})
-    page = open_page(graded)
+    page = open_page(graded, metric="avg@2")
     best = {r["label"]["text"]: [cell["best"] for cell in r["cells"]] for r in table(page)["rows"]}
     assert best["champion"] == [False, False]  # 100 % of four problems is not above 0 – 100
     assert best["winner"] == [False, True]
@@ -149,7 +161,7 @@ def test_stale_disputed_and_limited_results_say_so(open_page: OpenPage, graded: 
     said["identity"]["benchmark"]["limit"] = 4
     manifest.write_text(json.dumps(said))
     shutil.rmtree(next(graded.root.glob("selections/*")))
-    page = open_page(graded)
+    page = open_page(graded, metric="avg@2")
     assert ("1 disputed", "Verdicts that a person has overruled, counted as the person says") in badges(
         row(page, "tiny")["cells"][0]
     )
@@ -172,7 +184,7 @@ def test_an_unfinished_sampling_is_shown_where_its_result_will_stand(open_page: 
     (unfinished / ".lock").touch()
     event = {"stage": "generate", "done": 3, "total": 8, "unit": "sample", "rate": 1.0}
     (unfinished / "events.jsonl").write_text(json.dumps(event) + "\n")
-    page = open_page(graded)
+    page = open_page(graded, metric="avg@2")
     cell = next(r for r in table(page)["rows"] if r["label"]["text"] != "tiny")["cells"][1]
     assert texts(cell) == ["sampling unfinished", "", "3 of 8 samples"]
     assert cell["share"] == 0.375
@@ -180,7 +192,9 @@ def test_an_unfinished_sampling_is_shown_where_its_result_will_stand(open_page: 
 
 def test_results_on_other_problems_are_not_subtracted(open_page: OpenPage, graded: Workspace) -> None:
     evaluated(graded, "stranger", "gsm8k", {"z": "11"})
-    assert texts(row(open_page(graded), "stranger")["cells"][0])[-1] == "other problems than the reference"
+    assert (
+        texts(row(open_page(graded, metric="avg@2"), "stranger")["cells"][0])[-1] == "other problems than the reference"
+    )
 
 
 def test_a_hundred_rows_are_paged_filtered_and_sorted(open_page: OpenPage, graded: Workspace) -> None:
@@ -200,7 +214,9 @@ def test_seeds_are_pooled_on_demand(open_page: OpenPage, graded: Workspace, made
     (selection,) = graded.list("selections")
     other = checkpoint_of(graded, selection, seed=1)
     evaluated(graded, other.id, "gsm8k", {"p0": "11", "p1": "00", "p2": "00", "p3": "00"}, other)
-    pooled = next(r for r in table(open_page(graded, by_method="true"))["rows"] if r["label"]["text"] != "tiny")
+    pooled = next(
+        r for r in table(open_page(graded, metric="avg@2", by_method="true"))["rows"] if r["label"]["text"] != "tiny"
+    )
     assert pooled["label"]["text"] == "lora-quick on chi2 B=3 (all seeds)"
     assert ("2 seeds", "Pooled over seeds and problems") in badges(pooled["cells"][0])
     # base ½ 0 0 ½, the mean of both seeds 1 ½ 0 ¼
@@ -215,7 +231,7 @@ def test_the_export_command_says_what_is_filtered(open_page: OpenPage, graded: W
 
 
 def test_where_results_come_from_waits_until_it_is_opened(open_page: OpenPage, graded: Workspace) -> None:
-    page = open_page(graded)
+    page = open_page(graded, metric="avg@2")
     assert "<details>" not in html_of(page)
     page.session_state["results_lineage"] = True
     page.run()
@@ -282,6 +298,76 @@ def test_a_model_that_is_not_there_is_explained(open_page: OpenPage, workspace: 
     assert "no model of this workspace and no folder; give the whole id or a path" in html_of(page)
 
 
+def test_an_adapter_on_a_model_of_the_hub_downloads_nothing(
+    open_page: OpenPage, workspace: Workspace, sums: Path, tmp_path: Path
+) -> None:
+    student_in(workspace)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/name"}))
+    page = open_page(workspace, view="run", eval_model=[str(adapter)], eval_benchmark=str(sums))
+    assert "its base model owner/name is not on this machine" in html_of(page)
+
+
+@pytest.mark.parametrize("said", ["{}", "[]", "{"])
+def test_a_damaged_adapter_and_a_home_that_is_not_there_are_explained(
+    open_page: OpenPage, workspace: Workspace, sums: Path, tmp_path: Path, said: str
+) -> None:
+    student_in(workspace)
+    (tmp_path / "adapter_config.json").write_text(said)
+    names = [str(tmp_path), "~nobody-of-this-name/model"]
+    page = open_page(workspace, view="run", eval_model=names, eval_benchmark=[str(sums), "~nobody-of-this-name/b.json"])
+    assert html_of(page).count("is left out.") == 3
+
+
+def test_a_checkpoint_by_its_folder_is_planned_without_its_base_model(
+    open_page: OpenPage, graded: Workspace, sums: Path
+) -> None:
+    (checkpoint,) = graded.list("checkpoints")
+    (checkpoint.path / "adapter").mkdir(exist_ok=True)
+    page = open_page(graded, view="run", eval_model=[str(checkpoint.path)], eval_benchmark=str(sums))
+    assert [r["label"]["text"] for r in table(page)["rows"]] == [checkpoint.id]
+
+
+@pytest.mark.parametrize("name", ["{0}", "A={0}", "A=B={0}"])
+def test_a_huge_benchmark_is_not_read_by_the_page(
+    open_page: OpenPage, workspace: Workspace, tmp_path: Path, name: str
+) -> None:
+    student_in(workspace)
+    huge = tmp_path / "a=huge.jsonl"
+    with huge.open("wb") as file:
+        file.truncate(150_000_000)  # sparse
+    page = open_page(workspace, view="run", eval_benchmark=name.format(huge))
+    assert "holds 150 MB, and this page reads at most 100 MB; run lark generate in a terminal" in html_of(page)
+
+
+def test_a_benchmark_is_read_again_only_when_its_file_has_changed(
+    open_page: OpenPage, workspace: Workspace, sums: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student_in(workspace)
+    reads: list[str] = []
+    monkeypatch.setattr(eval_choices, "load_benchmark", lambda *a, **k: reads.append(a[0]) or load_benchmark(*a, **k))
+    page = open_page(workspace, view="run", eval_benchmark=str(sums))
+    page.run()
+    assert reads == [str(sums)]
+    sums.write_text(json.dumps([{"prompt": "1+1=?", "answer": "2"}]))
+    page.run()
+    assert table(page)["columns"][0]["note"] == "1 problems"
+
+
+def test_a_page_runs_no_interpreter_that_its_address_names(
+    open_page: OpenPage, workspace: Workspace, sums: Path, tmp_path: Path
+) -> None:
+    student_in(workspace)
+    script, trace = tmp_path / "python", tmp_path / "ran"
+    script.write_text(f"#!/bin/sh\ntouch {trace}\n")
+    script.chmod(0o755)
+    query = {"view": "run", "eval_benchmark": str(sums), "gen.backend": "vllm", "gen.server_python": str(script)}
+    page = open_page(workspace, **query)
+    assert f"--server-python {script}" in page.code[0].value
+    assert not trace.exists()
+
+
 def sampled(workspace: Workspace, student: Artifact, sums: Path, config: GenerateConfig) -> Artifact:
     benchmark = load_benchmark(str(sums))
     plan = plan_generation(config, workspace, model_to_plan(student, workspace), benchmark)
@@ -300,6 +386,12 @@ def sampled(workspace: Workspace, student: Artifact, sums: Path, config: Generat
 
 RUN = {"view": "run", "gen.n_samples": "1", "gen.backend": "transformers", "gen.max_new_tokens": "200"}
 CONFIG = GenerateConfig(benchmark=("sums",), n_samples=1, backend="transformers", max_new_tokens=200)
+
+
+def test_a_path_with_a_space_is_quoted_in_the_first_command(open_page: OpenPage, tmp_path: Path, sums: Path) -> None:
+    workspace = Workspace(tmp_path / "my work")
+    made = sampled(workspace, student_in(workspace), sums, CONFIG)
+    assert f"lark grade --eval-dir '{made.path}'" in open_page(workspace).code[0].value
 
 
 def test_only_what_is_missing_is_run_by_a_command_that_samples_and_grades(
@@ -336,6 +428,7 @@ def test_time_is_measured_on_earlier_generations_or_not_said(
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "wall_s": 3.0}))
     text = html_of(open_page(workspace, **query))
     assert "about 3.0 s, at most 6.0 s · at 100 tokens/s and 100 tokens a sample, measured on 1 earlier" in text
+    assert "1 earlier generation of these models" in text
 
 
 def test_what_is_sampled_and_not_graded_so_has_its_own_command(

@@ -115,6 +115,49 @@ def test_bold_is_only_what_no_other_interval_reaches(open_page: OpenPage, worksp
     assert "tied: another interval reaches it" in text
 
 
+def test_each_benchmark_is_shown_by_its_own_number_of_samples(open_page: OpenPage, workspace: Workspace) -> None:
+    made = finished_run(workspace)
+    manifest = graded(workspace, made["student"], "smollm2-135m-instruct", "aime", 0.31).path / "manifest.json"
+    said = json.loads(manifest.read_text())
+    overall = said["metrics"]["overall"]
+    said["metrics"] |= {"n_samples": 64, "overall": {"avg@64": overall["avg@2"], "<b>": overall["avg@2"]}}
+    manifest.write_text(json.dumps(said))
+    page = open_page()
+    assert "aime · avg@n · n = 12" in html_of(page) and "demo · avg@n · n = 12" in html_of(page)
+    (said,) = (c.value.replace("\u2060", "") for c in page.caption if c.value.startswith("n: "))
+    assert said.endswith("aime avg\\@64 · demo avg\\@2")
+    (control,) = page.get("button_group")
+    assert [option.content for option in control.proto.options] == [
+        "avg@n",
+        "avg@2",
+        "avg@64",
+        "pass@1",
+        "pass@2",
+        "maj@2",
+    ]
+
+
+def test_without_a_share_of_right_answers_there_is_no_table(open_page: OpenPage, workspace: Workspace) -> None:
+    made = finished_run(workspace)
+    for name in ("trained", "untrained"):
+        manifest = made[name].path / "manifest.json"
+        said = json.loads(manifest.read_text())
+        overall = {"mean_tokens": said["metrics"]["overall"]["avg@2"]}
+        said["metrics"] |= {"overall": overall, "by_level": {}}
+        manifest.write_text(json.dumps(said))
+    assert "All results" not in headings(open_page())
+
+
+def test_of_many_results_ten_are_shown_with_a_way_to_the_others(open_page: OpenPage, workspace: Workspace) -> None:
+    made = finished_run(workspace)
+    for number in range(11):
+        graded(workspace, made["student"], f"m{number:02d}", "demo", 0.1)
+    page = open_page()
+    assert html_of(page).count("<details>") == 10
+    assert [link.proto.label for link in page.get("page_link") if "more" in link.proto.label] == ["3 more on Evaluate"]
+    assert html_of(page).count("<br><small>") == 10
+
+
 def test_a_model_that_was_not_evaluated_has_an_empty_cell_not_a_zero(open_page: OpenPage, workspace: Workspace) -> None:
     made = finished_run(workspace)
     graded(workspace, made["student"], "smollm2-135m-instruct", "gsm8k", 0.31)

@@ -73,7 +73,14 @@ def test_an_empty_workspace_has_an_empty_table(workspace: Workspace) -> None:
     assert results_table(workspace, grades=[]).empty
 
 
-@pytest.mark.parametrize("metrics", [{}, {"n_samples": 2}, {"n_samples": 2, "overall": [1]}])
+HUGE = {"n_samples": 2, "overall": {"avg@2": {"value": 10**400, "low": 0, "high": 1, "se": 0, "num_problems": 4}}}
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [{}, {"n_samples": 2}, {"n_samples": 2, "overall": [1]}, {**HUGE, "by_level": {}, "by_subject": {}}],
+    ids=["none", "no groups", "a list", "a huge number"],
+)
 def test_one_unreadable_grade_hides_no_other_result(
     workspace: Workspace, run: dict[str, Artifact], caplog: pytest.LogCaptureFixture, metrics: object
 ) -> None:
