@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from app import formats, palette
-from app.components.board import Card, Figure, label, packed
 from app.token_heat import NAMES, Mode, scientific
 from app.trajectory import Candidate, Problem
 from lark_engine.explore.explain import ProblemScores, bin_contributions
+from lark_engine.figures import formats, palette
+from lark_engine.figures.cards import Card, Figure, label, packed
 from lark_engine.scoring.summaries import BIN_TOKENS
 
 _NUM_LINES = 5

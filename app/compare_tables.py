@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from app.compare_words import unit_of
 from app.components.row_table import Cell, Column
-from app.formats import count
-from app.safe_text import one_line
+from lark_engine.figures.compare_words import unit_of
+from lark_engine.figures.formats import count
+from lark_engine.figures.safe_text import one_line
 from lark_engine.results.answers import ChangedVerdict
 from lark_engine.results.pairs import ProblemPair
 

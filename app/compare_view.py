@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import address, compare_figures, widgets
+from app import address, widgets
 from app.address import Codec, bound, flag, number, one_of
 from app.boundary import guarded
 from app.compare_exports import export_panel
@@ -19,14 +19,15 @@ from app.compare_tables import (
     pair_cells,
     pair_columns,
 )
-from app.compare_words import METRICS, cautions, many_sentence, mean_sentence, verdict
 from app.comparing import Sides, first_sides, load_changed, load_compared, load_sides, load_slices, other_name, share
 from app.components.board import PlotEvent, board
 from app.components.row_table import TableEvent, row_table
 from app.eval_run import nothing_graded
-from app.formats import count
-from app.safe_text import label_markdown, one_line
 from lark_engine.errors import ConfigError
+from lark_engine.figures import compare_figures
+from lark_engine.figures.compare_words import METRICS, cautions, many_sentence, mean_sentence, verdict
+from lark_engine.figures.formats import count
+from lark_engine.figures.safe_text import label_markdown, one_line
 from lark_engine.results.commands import shell_line
 from lark_engine.results.compare import Compared, Detail
 from lark_engine.results.graded import Graded

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from app import formats
 from app.loaders import disputes_version, signature
 from lark_engine.config import GradeConfig
 from lark_engine.errors import ConfigError
+from lark_engine.figures import formats
 from lark_engine.results.answers import ChangedVerdict, changed_verdicts
 from lark_engine.results.compare import Compared, compare_graded
 from lark_engine.results.graded import Found, Graded, read_graded

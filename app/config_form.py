@@ -13,11 +13,12 @@ from typing import Any
 
 import streamlit as st
 
-from app import address, formats, widgets
+from app import address, widgets
 from app.address import Codec, bound
 from lark_engine.config import StageConfig
 from lark_engine.config.fields import Field, fields_of, problems_with
 from lark_engine.errors import ConfigError
+from lark_engine.figures import formats
 
 _COLUMNS = 3
 # How an empty text is typed where nothing typed means None, as in a shell.

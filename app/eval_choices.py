@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import streamlit as st
 
-from app import formats
 from app.address import Codec
 from app.loaders import Snapshot, signature
 from lark_engine.config import GenerateConfig
 from lark_engine.errors import ConfigError, LarkError
 from lark_engine.evaluation.benchmarks import Benchmark, file_of, load_benchmark
 from lark_engine.evaluation.matrix import model_to_plan
+from lark_engine.figures import formats
 from lark_engine.models import ModelRef, find_student, resolve_model
 from lark_engine.store.atomic import user_path
 from lark_engine.store.workspace import Artifact, Workspace

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from app import formats, widgets
+from app import widgets
 from app.components.results_table import Line, Range, TableCell, TableColumn, TableRow
 from app.results import metrics_of_names
 from lark_engine.config import GenerateConfig, GradeConfig
 from lark_engine.evaluation.matrix import MatrixCell, Speed
+from lark_engine.figures import formats
 from lark_engine.jobs.status import JobView
 from lark_engine.results.commands import generate_command
 from lark_engine.store.workspace import Workspace

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app import address, eval_table, formats, widgets
+from app import address, eval_table, widgets
 from app.address import Codec, bound, flag, many_of, number, one_of, words
 from app.components.results_table import results_table
 from app.eval_table import Graded
@@ -36,10 +36,11 @@ from app.results import (
     results_of,
     with_own_counts,
 )
-from app.safe_text import one_line
 from lark_engine.errors import LarkError, StoreError
 from lark_engine.evaluation.disputes import DISPUTES
 from lark_engine.evaluation.intervals import Estimate
+from lark_engine.figures import formats
+from lark_engine.figures.safe_text import one_line
 from lark_engine.results.commands import shell_line, table_command
 from lark_engine.results.differences import ProblemValues, paired_difference, problem_values
 from lark_engine.results.export import TEXT_FORMATS

@@ -7,7 +7,7 @@ from typing import cast
 
 import streamlit as st
 
-from app import address, eval_matrix, formats, widgets
+from app import address, eval_matrix, widgets
 from app.address import bound, page_link
 from app.boundary import guarded, reported
 from app.components.results_table import results_table
@@ -23,12 +23,13 @@ from app.eval_choices import (
 )
 from app.launch import job_panel, launch_panel
 from app.loaders import Snapshot, load_snapshot, signature
-from app.safe_text import one_line
 from app.session import shell_command
 from lark_engine.config import GenerateConfig, GradeConfig
 from lark_engine.errors import LarkError
 from lark_engine.evaluation.backends import check_backend
 from lark_engine.evaluation.matrix import matrix_cell, measured_speed
+from lark_engine.figures import formats
+from lark_engine.figures.safe_text import one_line
 from lark_engine.jobs.status import list_jobs
 from lark_engine.results.commands import generate_command, grade_command
 from lark_engine.store.workspace import Artifact, Workspace

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from app import formats
 from app.components.results_table import Line, Range, TableCell, TableColumn, TableRow
 from app.loaders import Snapshot, Unfinished
 from app.results import Cell, ResultRow, Results
 from lark_engine.evaluation.intervals import Estimate
 from lark_engine.evaluation.registry import entry_named
+from lark_engine.figures import formats
 from lark_engine.results.table import MACRO
 from lark_engine.store.workspace import Artifact
 

@@ -11,13 +11,13 @@ import streamlit as st
 from app import address
 from app.address import bound, many_of, number, one_of, words
 from app.components.board import PlotEvent
-from app.formats import count, numeral, plain_markdown
-from app.metric_words import METRIC_WORDS
-from app.safe_text import label_markdown
 from app.scored import ScoredPool
 from lark_engine.explore.quality import NAMES as CHECKS
 from lark_engine.explore.quality import Check
 from lark_engine.explore.view import METRICS, NUM_DIFFICULTIES, Range, ViewFilter
+from lark_engine.figures.formats import count, numeral, plain_markdown
+from lark_engine.figures.metric_words import METRIC_WORDS
+from lark_engine.figures.safe_text import label_markdown
 
 METRIC = one_of(METRICS, "g_hat")
 SCALES = {"pooled": "Pooled", "within": "Within problem"}

@@ -11,8 +11,6 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from app.charts_explore import Reference, Rows, rows_by_median
-from app.metric_words import metric_words
 from app.scored import ScoredPool, load_frame
 from lark_engine.config import SelectConfig
 from lark_engine.errors import ConfigError
@@ -32,6 +30,8 @@ from lark_engine.explore.view import (
     view,
     within_problem,
 )
+from lark_engine.figures.charts_explore import Reference, Rows, rows_by_median
+from lark_engine.figures.metric_words import metric_words
 from lark_engine.scoring.criteria import CRITERIA
 from lark_engine.scoring.matrix import Floats, Ints
 from lark_engine.selection.frame import SelectionFrame

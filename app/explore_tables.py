@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.components.row_table import Cell, Column
-from app.formats import count, percent
-from app.metric_words import METRIC_WORDS, Words, margin_words
 from lark_engine.explore.tables import CandidateRow, ProblemRow
+from lark_engine.figures.formats import count, percent
+from lark_engine.figures.metric_words import METRIC_WORDS, Words, margin_words
 
 _CORRECT = {True: "✓", False: "✗", None: "–"}
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app import formats, job_words
+from app import job_words
 from app.machine import Devices, DeviceUse, Disk
 from app.widgets import block, text
 from lark_engine.doctor.versions import Conflict
+from lark_engine.figures import formats
 from lark_engine.jobs.records import number
 from lark_engine.jobs.status import JobView
 

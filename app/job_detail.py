@@ -6,7 +6,7 @@ import time
 
 import streamlit as st
 
-from app import address, formats, job_blocks, job_log, job_words
+from app import address, job_blocks, job_log, job_words
 from app.address import bound, one_of, page_link
 from app.boundary import guarded
 from app.components.log_view import log_view
@@ -18,6 +18,7 @@ from app.session import shell_command
 from app.shell import PAGES, saved_config
 from app.widgets import note
 from lark_engine.errors import StoreError
+from lark_engine.figures import formats
 from lark_engine.jobs.folder import Job
 from lark_engine.jobs.status import RESUMABLE, JobView, show_job
 from lark_engine.results.commands import shell_line

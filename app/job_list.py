@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from app import address, formats, job_blocks, job_words
+from app import address, job_blocks, job_words
 from app.address import bound, number, one_of
 from app.boundary import guarded
 from app.components.row_table import Cell, Column, row_table
@@ -17,6 +17,7 @@ from app.job_words import ALL, FILTERS
 from app.machine import MOST_SLOTS, Devices, load_devices
 from app.shell import empty_state
 from app.widgets import note, problem
+from lark_engine.figures import formats
 from lark_engine.jobs.folder import JOBS_DIR
 from lark_engine.jobs.status import JobView, list_jobs, queue
 from lark_engine.store.workspace import Workspace

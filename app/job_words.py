@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from app import formats
+from lark_engine.figures import formats
 from lark_engine.jobs.records import number
 from lark_engine.jobs.status import LIVE, JobView, State
 from lark_engine.store.events import plural

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from app.safe_text import HIDDEN, visible
+from lark_engine.figures.safe_text import HIDDEN, visible
 
 LATEX_PAGE_CHARS = 10_000
 LONGEST_FORMULA = 2_000

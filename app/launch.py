@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import formats, widgets
+from app import widgets
 from app.address import page_link
 from app.boundary import guarded
 from lark_engine.errors import LarkError
+from lark_engine.figures import formats
 from lark_engine.jobs.actions import newest_of, submit_once
 from lark_engine.jobs.status import JobView, list_jobs
 from lark_engine.results.commands import shell_line

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from app import formats
 from app.address import SCORES, Page
 from app.loaders import Snapshot, Unfinished
+from lark_engine.figures import formats
 from lark_engine.jobs.status import RESUMABLE, JobView
 from lark_engine.store.workspace import Artifact, InputRef, Kind, Manifest
 

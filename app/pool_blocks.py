@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from app import formats
-from app.safe_text import one_line, text_html
 from app.score_estimate import Estimate
 from app.widgets import block, text
+from lark_engine.figures import formats
+from lark_engine.figures.safe_text import one_line, text_html
 from lark_engine.pool.preview import Preview
 from lark_engine.pool.rejections import Rejection
 from lark_engine.records import Trajectory

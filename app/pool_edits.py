@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import address, formats
+from app import address
 from app.address import bound, flag, many_of, number
-from app.safe_text import label_markdown
 from app.scored import ScoredPool
 from lark_engine.config import SelectConfig
+from lark_engine.figures import formats
+from lark_engine.figures.safe_text import label_markdown
 
 _LONGEST = 10_000_000
 

@@ -16,9 +16,9 @@ from app.config_form import ConfigForm
 from app.launch import launch_panel, newest_job
 from app.loaders import Snapshot
 from app.rejected_panel import rejected_of, rejected_panel
-from app.safe_text import label_markdown
 from lark_engine.config import PoolConfig
 from lark_engine.errors import ConfigError, PoolError
+from lark_engine.figures.safe_text import label_markdown
 from lark_engine.jobs.status import JobView
 from lark_engine.pool.preview import Preview, preview
 from lark_engine.pool.uploads import UPLOAD_TYPES, keep_upload

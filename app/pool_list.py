@@ -8,13 +8,14 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import address, formats, pool_blocks, widgets
+from app import address, pool_blocks, widgets
 from app.address import number, page_link, read, words
 from app.boundary import guarded
 from app.loaders import Snapshot, Unfinished, load_unfinished
 from app.pool_form import choose_pool, refused_lines
 from app.rejected_panel import load_rejected, rejected_panel
-from app.safe_text import label_markdown
+from lark_engine.figures import formats
+from lark_engine.figures.safe_text import label_markdown
 from lark_engine.jobs.status import JobView, list_jobs
 from lark_engine.pool.importer import REJECTED
 from lark_engine.store.workspace import MANIFEST, Artifact, Workspace

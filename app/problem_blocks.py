@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from app.compare_tables import sign
 from app.components.row_table import Cell, Column
-from app.formats import count, percent, words
-from app.safe_text import block_html, one_line
 from app.widgets import block, text
 from lark_engine.evaluation.disputes import Dispute
 from lark_engine.evaluation.sampling import TRUNCATED
+from lark_engine.figures.formats import count, percent, words
+from lark_engine.figures.safe_text import block_html, one_line
 from lark_engine.results.answers import Answer, GradedProblem, Tally, Verdict
 
 CAP_CHARS = 400

@@ -16,11 +16,11 @@ from app.comparing import load_graded
 from app.components.row_table import row_table
 from app.dispute_menu import dispute_menu
 from app.eval_run import nothing_graded
-from app.formats import count
 from app.problem_blocks import VERDICT_WORDS, verdict_of
 from app.regrade import regrade_panel
-from app.safe_text import label_markdown, one_line
 from app.trajectory_text import show_text
+from lark_engine.figures.formats import count
+from lark_engine.figures.safe_text import label_markdown, one_line
 from lark_engine.results.answers import Answer, GradedProblem, having
 from lark_engine.results.graded import Graded
 from lark_engine.store.workspace import Workspace

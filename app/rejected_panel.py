@@ -6,9 +6,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import address, formats, pool_blocks
+from app import address, pool_blocks
 from app.address import bound, number, one_of, read
-from app.safe_text import label_markdown
+from lark_engine.figures import formats
+from lark_engine.figures.safe_text import label_markdown
 from lark_engine.jobs.status import JobView
 from lark_engine.pool.importer import REJECTED
 from lark_engine.pool.rejected_lines import RejectedLines, read_rejected

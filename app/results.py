@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from app import formats
+from lark_engine.figures import formats
 from lark_engine.results.table import UNTRAINED, overall
 
 _KINDS = ("avg", "pass", "maj")

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from app import formats, job_words
-from app.charts_runs import View
-from app.components.board import Card, Stat
+from app import job_words
 from app.components.row_table import Cell, Column
+from lark_engine.figures import formats
+from lark_engine.figures.cards import Card, Stat
+from lark_engine.figures.charts_runs import View
 from lark_engine.training.curves import Axis, Curves
 from lark_engine.training.runs import Run
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app import formats, job_words, run_words
+from app import job_words, run_words
 from app.widgets import block, text
+from lark_engine.figures import formats
 from lark_engine.training.runs import ResumePoint, Run
 
 

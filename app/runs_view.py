@@ -10,17 +10,18 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import address, charts_runs, formats, run_words, widgets
+from app import address, run_words, widgets
 from app.address import Codec, bound, flag, many_of, one_of, page_link
 from app.boundary import guarded
-from app.charts_runs import MOST_OVERLAID, Overlaid, View
 from app.components.board import board
 from app.job_actions import action_buttons
 from app.runs import load_curves, load_runs
 from app.runs_blocks import heading, saved_points
 from app.runs_table import runs_table
-from app.safe_text import one_line
 from app.session import shell_command
+from lark_engine.figures import charts_runs, formats
+from lark_engine.figures.charts_runs import MOST_OVERLAID, Overlaid, View
+from lark_engine.figures.safe_text import one_line
 from lark_engine.jobs.folder import JOBS_DIR
 from lark_engine.results.commands import shell_line
 from lark_engine.store.workspace import Workspace

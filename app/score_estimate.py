@@ -13,10 +13,10 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from app import formats
 from app.loaders import Snapshot
 from lark_engine.config import ScoreConfig
 from lark_engine.errors import LarkError, StudentError
+from lark_engine.figures import formats
 from lark_engine.jobs.devices import machine_devices
 from lark_engine.models import LocalStudent, find_student, resolve_dtype, stated_length
 from lark_engine.scoring import cost

@@ -15,10 +15,10 @@ from app.config_form import ConfigForm
 from app.launch import job_panel, launch_panel, newest_job
 from app.loaders import Snapshot
 from app.pool_form import made_by
-from app.safe_text import one_line
 from app.score_estimate import Chosen, estimate, look_at_student
 from lark_engine.config import ScoreConfig
 from lark_engine.errors import LarkError
+from lark_engine.figures.safe_text import one_line
 from lark_engine.jobs.status import JobView, list_jobs
 from lark_engine.results.commands import score_command
 from lark_engine.store.workspace import Artifact, Workspace

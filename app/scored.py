@@ -8,9 +8,9 @@ from functools import cached_property
 import pandas as pd
 import streamlit as st
 
-from app.palette import slots
 from lark_engine.config import SelectConfig
 from lark_engine.errors import StoreError
+from lark_engine.figures.palette import slots
 from lark_engine.pool.dataset import PoolData
 from lark_engine.selection.candidates import Candidates
 from lark_engine.selection.frame import SelectionFrame

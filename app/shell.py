@@ -8,13 +8,14 @@ from pathlib import Path
 import streamlit as st
 from pydantic import ValidationError
 
-from app import address, formats, widgets
+from app import address, widgets
 from app.address import bound, one_of, page_link, read_config
 from app.boundary import guarded, show_refusal
 from app.components.copy_link import copy_link
 from app.loaders import Snapshot, disputes_version, load_health, load_snapshot, signature
 from app.session import ScoredPair, current_pair, current_workspace, scored_pairs, shell_command
 from lark_engine.config import SelectConfig
+from lark_engine.figures import formats
 from lark_engine.selection.select import plan_select, rule_name
 from lark_engine.store.workspace import Artifact
 

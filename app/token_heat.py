@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from app.safe_text import text_html, visible
 from lark_engine.explore.explain import ProblemScores, contributions
+from lark_engine.figures.safe_text import text_html, visible
 
 Mode = Literal["nll", "brier", "contribution"]
 MODES: tuple[Mode, ...] = ("nll", "brier", "contribution")

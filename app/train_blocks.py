@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from app import formats, safe_text
 from app.shell import saved_config
 from app.tune_controls import budget_text
 from app.widgets import block, text
+from lark_engine.figures import formats, safe_text
 from lark_engine.store.workspace import Artifact
 from lark_engine.training.preflight_record import Preflight, Shown
 

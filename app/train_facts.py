@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 
-from app import formats
 from app.loaders import Snapshot
 from app.machine import load_devices
 from app.train_blocks import Fact, train_tokens
@@ -18,6 +17,7 @@ from app.train_form import Chosen
 from app.tune_cost import size_of_student
 from lark_engine.config import TrainConfig
 from lark_engine.errors import LarkError
+from lark_engine.figures import formats
 from lark_engine.jobs.devices import machine_devices
 from lark_engine.jobs.leases import never_enough
 from lark_engine.jobs.needs import Needs, needs_of

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import formats
 from app.launch import job_panel, start
 from app.train_blocks import batches, bite, data_facts, fact_grid, first_batch, verdict
 from lark_engine.config import TrainConfig
+from lark_engine.figures import formats
 from lark_engine.jobs.needs import option
 from lark_engine.jobs.status import JobView, list_jobs
 from lark_engine.results.commands import preflight_command, shell_line

@@ -7,12 +7,13 @@ from typing import Any
 
 import streamlit as st
 
-from app import address, formats, widgets
+from app import address, widgets
 from app.boundary import reported
 from app.config_form import ConfigForm, FormValues
 from app.train_form import NAME, Chosen
 from lark_engine.config.fields import Field
 from lark_engine.errors import ConfigError
+from lark_engine.figures import formats
 from lark_engine.recipes.texts import read_recipe, recipe_text
 from lark_engine.store.workspace import slug
 

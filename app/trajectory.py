@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import formats
 from app.scored import ScoredPool, load_frame
 from lark_engine.config import SelectConfig
 from lark_engine.errors import LarkError
 from lark_engine.explore.explain import Order, ProblemScores, explain_problem, gate_reasons, problem_order
 from lark_engine.explore.flags import CandidateKey, Flag, file_version, flags_version, read_flags
+from lark_engine.figures import formats
 from lark_engine.pool.dataset import RowGroup
 from lark_engine.records import Message, Trajectory
 from lark_engine.scoring.token_view import TOKEN_STATS_DIR, read_bins, read_tokens

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from app import formats
 from app.components.candidate_list import Row
-from app.formats import decimal, signed
-from app.markers import marker
-from app.safe_text import block_html, one_line
 from app.trajectory import NO_RANK, Candidate, Problem
 from app.widgets import block, text
 from app.word_diff import MOST_WORDS, Difference, Side
 from lark_engine.config import SelectConfig
 from lark_engine.explore.explain import ProblemScores, Threshold, Without
 from lark_engine.explore.flags import LONGEST_REASON, Flag
+from lark_engine.figures import formats
+from lark_engine.figures.formats import decimal, signed
+from lark_engine.figures.markers import marker
+from lark_engine.figures.safe_text import block_html, one_line
 
 _VERDICTS = {"correct": "✓ correct", "wrong": "✗ wrong", "unknown": "correctness unknown"}
 _LONGEST_SYSTEM = 4_000

@@ -7,16 +7,17 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from app import address, formats, trajectory_blocks, widgets
+from app import address, trajectory_blocks, widgets
 from app.address import number
 from app.charts_trajectory import Window, strip_card
 from app.components.board import PlotEvent, board
 from app.latex import LATEX_PAGE_CHARS, latex_markdown
-from app.safe_text import PAGE_CHARS, block_html, cuts
 from app.token_heat import PAGE_TOKENS, Mode, heat_html, heat_of, legend_html, scientific
 from app.token_job import compute_tokens
 from app.trajectory import NO_RANK, Candidate, Problem, load_bins, load_tokens
 from app.word_diff import Difference, word_diff
+from lark_engine.figures import formats
+from lark_engine.figures.safe_text import PAGE_CHARS, block_html, cuts
 from lark_engine.store.workspace import Artifact, Workspace
 
 _MOST_PAGES = 100_000

@@ -9,14 +9,13 @@ from random import SystemRandom
 
 import streamlit as st
 
-from app import address, formats, token_heat, trajectory_blocks, widgets
+from app import address, token_heat, trajectory_blocks, widgets
 from app.address import SELECT_PARAMS, bound, flag, one_of, page_link, read_config
 from app.charts_trajectory import why_card
 from app.components.board import PlotEvent, board
 from app.components.candidate_list import Picked, candidate_list
 from app.flag_menu import flag_menu
 from app.pool_edits import pool_edit_chips, undo_edits
-from app.safe_text import label_markdown, one_line
 from app.scored import ScoredPool
 from app.session import current_workspace
 from app.token_heat import MODES
@@ -35,6 +34,8 @@ from lark_engine.config import SelectConfig
 from lark_engine.errors import LarkError
 from lark_engine.explore.explain import Order, without_each_teacher
 from lark_engine.explore.flags import CandidateKey, Flag
+from lark_engine.figures import formats
+from lark_engine.figures.safe_text import label_markdown, one_line
 
 _STYLES = Path(__file__).parent / "static" / "trajectory.css"
 VIEWS = {"text": "Text", "nll": "nll", "brier": "Brier", "contribution": "Contribution"}

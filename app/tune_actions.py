@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from app import address, formats, widgets
+from app import address, widgets
 from app.address import bound, one_of, pack, read, read_config, unpack, words
 from app.boundary import guarded, reported
 from app.components import live_slider
@@ -17,9 +17,10 @@ from app.scored import ScoredPool, load_frame
 from app.session import current_workspace
 from app.tune_controls import budget_text
 from app.tune_figures import PROBLEM, solved
-from app.tuning import Outcome
 from lark_engine.config import SelectConfig
 from lark_engine.errors import ConfigError
+from lark_engine.figures import formats
+from lark_engine.figures.tuning import Outcome
 from lark_engine.results.commands import select_command, shell_line
 from lark_engine.selection.select import plan_select
 from lark_engine.store.workspace import Artifact

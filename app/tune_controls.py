@@ -8,13 +8,14 @@ from typing import get_args
 import numpy as np
 import streamlit as st
 
-from app import address, formats
+from app import address
 from app.address import bound, number, one_of
 from app.boundary import reported
 from app.components.live_slider import live_slider
 from app.scored import ScoredPool, load_frame
 from lark_engine.config import SelectConfig
 from lark_engine.config.selection import Mode, Rule
+from lark_engine.figures import formats
 from lark_engine.recipes import train_recipes
 from lark_engine.scoring.criteria import energy_names
 from lark_engine.training.cost import PEAK_FLOPS

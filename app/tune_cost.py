@@ -6,16 +6,16 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import formats
 from app.address import number, one_of, read
-from app.components.board import Card, Stat
 from app.loaders import load_snapshot
 from app.scored import ScoredPool
 from app.session import current_workspace
 from app.tune_controls import BILLIONS, MEASURED
-from app.tuning import Outcome
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError
+from lark_engine.figures import formats
+from lark_engine.figures.cards import Card, Stat
+from lark_engine.figures.tuning import Outcome
 from lark_engine.models import STUDENT_DIR
 from lark_engine.recipes import train_recipe, train_recipes
 from lark_engine.store.workspace import Workspace

@@ -7,15 +7,18 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from app import charts_tune, charts_weights, formats
 from app.address import pack, read, words
-from app.components.board import Card, PlotEvent, Stat
+from app.components.board import PlotEvent
 from app.components.live_slider import is_moving
-from app.safe_text import one_line
 from app.scored import ScoredPool, load_frame
 from app.tune_controls import budget_text
 from app.tune_cost import cost_card
-from app.tuning import (
+from lark_engine.config import SelectConfig
+from lark_engine.errors import ConfigError
+from lark_engine.figures import charts_tune, charts_weights, formats
+from lark_engine.figures.cards import Card, Stat
+from lark_engine.figures.safe_text import one_line
+from lark_engine.figures.tuning import (
     BudgetCurve,
     Outcome,
     budget_curve,
@@ -24,8 +27,6 @@ from app.tuning import (
     outcome,
     problem_view,
 )
-from lark_engine.config import SelectConfig
-from lark_engine.errors import ConfigError
 from lark_engine.selection.diagnostics import diagnose
 from lark_engine.selection.frame import SelectionFrame
 from lark_engine.selection.profile import tau_histogram, weight_profile

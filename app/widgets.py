@@ -10,11 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
-from app import formats, job_words
+from app import job_words
 from app.loaders import Health, Unfinished
 from app.overview import NOUNS, Chain, Link, StageCard
 from app.results import Best, Cell, Results
 from lark_engine.config import TrainFormat
+from lark_engine.figures import formats
 from lark_engine.jobs.status import JobView
 
 _STATES = {"ready": "ready", "running": "running", "stopped": "stopped", "none": "not yet"}

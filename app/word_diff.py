@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
-from app.safe_text import text_html
+from lark_engine.figures.safe_text import text_html
 
 MOST_WORDS = 6_000
 MOST_PAIRS = 1_500_000  # of equal words, one of each text

@@ -41,6 +41,10 @@ class TrainingError(LarkError):
     """A training run that must stop: a non-finite loss, a lost rank, data that holds nothing to train on."""
 
 
+class AccessError(LarkError):
+    """Something that the one who acts may not do here."""
+
+
 class StoppedEarly(LarkError):
     """A run that was asked to stop before its end and did: what it has done is kept, and it can be resumed."""
 

@@ -15,8 +15,6 @@ from app.components.row_table import row_table
 from app.explore_checks import Checks, load_checks, load_scan
 from app.explore_controls import CHECK_LABELS, PLANES, QUALITY, SCALES, SHAPES, TABLES, THIRDS, TOPS
 from app.explore_scene import Scene, load_scene
-from app.formats import count
-from app.metric_words import METRIC_WORDS, energy_words
 from app.pool_edits import pool_edit_controls, undo_edits
 from app.scored import ScoredPool
 from app.session import current_scored, current_workspace
@@ -24,6 +22,8 @@ from app.shell import nothing_scored
 from lark_engine.errors import ConfigError
 from lark_engine.explore.tables import CANDIDATE_SORTS, PAGE_SIZE, PROBLEM_SORTS, candidate_page, problem_page
 from lark_engine.explore.view import METRICS, is_known
+from lark_engine.figures.formats import count
+from lark_engine.figures.metric_words import METRIC_WORDS, energy_words
 
 FIRST_COLUMN = "pool"
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from app import formats, widgets
+from app import widgets
 from app.address import bound, one_of, page_link, read
 from app.job_blocks import STYLES
 from app.loaders import load_results, load_snapshot, load_unfinished
@@ -15,6 +15,7 @@ from app.overview import chains, next_step, stage_cards
 from app.overview_live import at_work, failed_lately, first_steps, machine_health, show_next
 from app.results import OWN_COUNT, best_results, metrics_of, offered_metrics, own_counts, results_of, with_own_counts
 from app.session import current_workspace
+from lark_engine.figures import formats
 from lark_engine.jobs.status import list_jobs
 
 MOST_ROWS = 10

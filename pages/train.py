@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import address, formats, train_facts, widgets
+from app import address, train_facts, widgets
 from app.address import bound, one_of, read
 from app.launch import launch_panel, newest_job
 from app.loaders import load_snapshot
@@ -19,6 +19,7 @@ from app.train_form import ESSENTIAL, Chosen, choose
 from app.train_preflight import find_preflight, preflight_controls, preflight_result
 from app.train_yaml import yaml_editor
 from lark_engine.config import TrainConfig
+from lark_engine.figures import formats
 from lark_engine.results.commands import train_command
 
 VIEWS = {"new": "New run", "runs": "Runs"}

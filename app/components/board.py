@@ -1,55 +1,29 @@
 """A grid of cards whose charts change in place: one message from the server, one repaint, nothing remounted.
 
 `st.plotly_chart` takes a changed figure out of the page and puts a new one in: it blinks, and zoom and selections are
-lost. The board hands each changed figure to `Plotly.react`. Colors are tokens (`app.palette`), resolved in the
-browser, so that a change of theme recolors at once. After each paint it dispatches `lark:painted` on the document.
+lost. The board hands each changed figure to `Plotly.react`. Colors are tokens (`lark_engine.figures.palette`), resolved
+in the browser, so that a change of theme recolors at once. After each paint it dispatches `lark:painted` on the
+document.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import plotly
 import streamlit as st
-from numpy.typing import ArrayLike
 
-from app.palette import DARK, LIGHT
+from lark_engine.figures.cards import Card
+from lark_engine.figures.palette import DARK, LIGHT
 
-Figure = dict[str, Any]
 PLOTLY_ROUTE = f"/lark/plotly-{plotly.__version__}.min.js"
 _HERE = Path(__file__).parent
-_MOST_LETTERS = 24
-
-
-class Stat(NamedTuple):
-    """One number of a card without a chart."""
-
-    label: str
-    value: str
-    detail: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """A chart or a row of numbers with its title. `alt` is the chart in words; `span` counts of 12 columns."""
-
-    key: str
-    title: str = ""
-    note: str = ""
-    figure: Figure | None = None
-    alt: str = ""
-    height: int = 280
-    span: int = 6
-    stats: tuple[Stat, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +37,6 @@ class PlotEvent:
     customdata: Any = None
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
-
-
-def packed(values: ArrayLike) -> dict[str, str]:
-    """Numbers as plotly's typed array, float32 little endian: a third of their size as JSON text."""
-    array = np.ascontiguousarray(values, dtype="<f4")
-    shape = {"shape": ", ".join(map(str, array.shape))} if array.ndim > 1 else {}
-    return {"dtype": "f4", "bdata": base64.b64encode(array).decode(), **shape}
-
-
-def label(text: str) -> str:
-    """Untrusted text for a place where plotly reads markup: escaped, on one line, cut to 24 letters."""
-    line = " ".join(str(text).split())
-    return html.escape(line if len(line) <= _MOST_LETTERS else f"{line[: _MOST_LETTERS - 1]}…", quote=False)
 
 
 def board(cards: Sequence[Card], *, key: str, on_event: Callable[[PlotEvent], None] | None = None) -> PlotEvent | None:

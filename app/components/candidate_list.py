@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 
-from app import markers
-from app.palette import symbol
+from lark_engine.figures import markers
+from lark_engine.figures.palette import symbol
 
 _HERE = Path(__file__).parent
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from app.safe_text import one_line
+from lark_engine.figures.safe_text import one_line
 
 _HERE = Path(__file__).parent
 _MOST_LETTERS = 120

@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 
-from app.palette import DARK, LIGHT
-from app.safe_text import one_line
+from lark_engine.figures.palette import DARK, LIGHT
+from lark_engine.figures.safe_text import one_line
 
 _HERE = Path(__file__).parent
 _MOST_LETTERS = 60

@@ -11,7 +11,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.components import board as module
-from app.components.board import Card, PlotEvent, Stat, label, packed
+from app.components.board import PlotEvent
+from lark_engine.figures.cards import Card, Stat, label, packed
 
 
 def unpacked(typed: dict[str, str]) -> np.ndarray[Any, Any]:
@@ -137,7 +138,7 @@ def test_what_is_sent_of_a_card() -> None:
 
 
 def test_the_script_knows_the_palette_and_loads_nothing_from_elsewhere() -> None:
-    from app.palette import DARK, LIGHT
+    from lark_engine.figures.palette import DARK, LIGHT
 
     script = "".join((module._HERE / name).read_text(encoding="utf-8") for name in ("chart_library.js", "board.js"))
     for place in ("__LIGHT__", "__DARK__", "__PLOTLY__"):
@@ -149,7 +150,8 @@ def test_the_script_knows_the_palette_and_loads_nothing_from_elsewhere() -> None
 
 
 def page() -> None:
-    from app.components.board import Card, Stat, board
+    from app.components.board import board
+    from lark_engine.figures.cards import Card, Stat
 
     board([Card(key="sum", stats=(Stat("Problems", "24"),))], key="cards", on_event=lambda event: None)
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import charts_runs, run_words
-from app.charts_runs import Overlaid, View
+from app import run_words
 from app.run_words import ends_at
 from benchmarks.many_runs import make_runs, write_events
+from lark_engine.figures import charts_runs
+from lark_engine.figures.charts_runs import Overlaid, View
 from lark_engine.jobs.folder import create_job
 from lark_engine.jobs.records import JobSpec
 from lark_engine.store.workspace import Artifact, Workspace

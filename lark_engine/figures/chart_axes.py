@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from app.components.board import label
-from app.safe_text import one_line
+from lark_engine.figures.cards import label
+from lark_engine.figures.safe_text import one_line
 from lark_engine.training.curves import Curve, value_range
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from app import formats
-from app.formats import decimal, signed
-from app.safe_text import one_line
 from lark_engine.evaluation.intervals import Estimate
 from lark_engine.evaluation.metrics import MEAN_TOKENS
 from lark_engine.evaluation.paired import MANY_COMPARISONS, Paired
+from lark_engine.figures import formats
+from lark_engine.figures.formats import decimal, signed
+from lark_engine.figures.safe_text import one_line
 from lark_engine.results.compare import BenchmarkComparison
 
 ALPHA = 0.05

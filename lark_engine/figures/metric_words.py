@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from app.formats import numeral
+from lark_engine.figures.formats import numeral
 from lark_engine.scoring.criteria import RANDOM, criterion_of
 
 WITHIN_UNIT = "standard deviations from the problem’s mean"

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from app import formats
-from app.chart_parts import Chart, meta_of, note, pen, values_column, vertical
-from app.components.board import label, packed
-from app.palette import color, token
-from app.tuning import BudgetCurve, Outcome, ProblemView
+from lark_engine.figures import formats
+from lark_engine.figures.cards import label, packed
+from lark_engine.figures.chart_parts import Chart, meta_of, note, pen, values_column, vertical
+from lark_engine.figures.palette import color, token
+from lark_engine.figures.tuning import BudgetCurve, Outcome, ProblemView
 from lark_engine.scoring.matrix import Floats
 
 _MOST_NAMED = 40  # teachers with a row of their own; a longer list cannot be read

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from app.components.board import Figure
-from app.palette import token
-from app.tuning import Outcome
+from lark_engine.figures.cards import Figure
+from lark_engine.figures.palette import token
+from lark_engine.figures.tuning import Outcome
 
 
 class Chart(NamedTuple):

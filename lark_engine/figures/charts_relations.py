@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.charts_explore import Rows, in_template, numbers
-from app.components.board import Card, Figure, label, packed
-from app.formats import count, signed
-from app.metric_words import Words
-from app.palette import color, symbol
 from lark_engine.explore.distributions import AlongLength, ByTeacher, MedianSums, Plane
+from lark_engine.figures.cards import Card, Figure, label, packed
+from lark_engine.figures.charts_explore import Rows, in_template, numbers
+from lark_engine.figures.formats import count, signed
+from lark_engine.figures.metric_words import Words
+from lark_engine.figures.palette import color, symbol
 from lark_engine.scoring.matrix import Floats
 
 

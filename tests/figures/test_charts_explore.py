@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.charts_explore import Distribution, Reference, Rows, boxes, ecdfs, ridges, rows_by_median
-from app.charts_relations import iso_levels, length_bias, why_high
-from app.charts_wins import difficulty_grid, duel_grid, margin_histogram, win_bars
-from app.components.board import Card
 from app.explore_controls import describe
-from app.metric_words import METRIC_WORDS, energy_words, margin_words, metric_words
 from lark_engine.explore import distributions, wins
 from lark_engine.explore.distributions import MedianSums, Span
 from lark_engine.explore.view import Range, ViewFilter
+from lark_engine.figures.cards import Card
+from lark_engine.figures.charts_explore import Distribution, Reference, Rows, boxes, ecdfs, ridges, rows_by_median
+from lark_engine.figures.charts_relations import iso_levels, length_bias, why_high
+from lark_engine.figures.charts_wins import difficulty_grid, duel_grid, margin_histogram, win_bars
+from lark_engine.figures.metric_words import METRIC_WORDS, energy_words, margin_words, metric_words
 
 TEACHERS = ("a", "<b>bold</b>", "c")
 SLOTS = {"a": 0, "<b>bold</b>": 1, "c": 2}

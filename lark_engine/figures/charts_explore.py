@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from app.components.board import Card, Figure, label, packed
-from app.formats import count
-from app.metric_words import Words
-from app.palette import color, symbol
-from app.safe_text import one_line
 from lark_engine.explore.distributions import ByTeacher, Densities, Span
+from lark_engine.figures.cards import Card, Figure, label, packed
+from lark_engine.figures.formats import count
+from lark_engine.figures.metric_words import Words
+from lark_engine.figures.palette import color, symbol
+from lark_engine.figures.safe_text import one_line
 from lark_engine.scoring.matrix import Floats
 
 LABEL_SIZE = 12

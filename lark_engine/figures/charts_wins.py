@@ -7,13 +7,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from app.charts_explore import Rows, numbers
-from app.components.board import Card, Figure
-from app.formats import count, numeral, percent
-from app.metric_words import Words, margin_words
-from app.palette import color
 from lark_engine.explore.view import NUM_DIFFICULTIES
 from lark_engine.explore.wins import COIN_FLIP, Grid, Margins, WinShares
+from lark_engine.figures.cards import Card, Figure
+from lark_engine.figures.charts_explore import Rows, numbers
+from lark_engine.figures.formats import count, numeral, percent
+from lark_engine.figures.metric_words import Words, margin_words
+from lark_engine.figures.palette import color
 
 _MOST_NUMBERS = 14  # teachers, for a grid that writes its numbers into its cells
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from app import formats
 from app.overview import FIRST_STEPS, next_step, stage_cards
 from app.results import metrics_of
+from lark_engine.figures import formats
 
 NAN = float("nan")
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.chart_parts import vertical
-from app.compare_words import Unit, is_shown, mean_sentence, p_phrase, unit_of
-from app.components.board import Card, Figure, label
-from app.formats import count, signed
-from app.safe_text import one_line
 from lark_engine.evaluation.intervals import Estimate
 from lark_engine.evaluation.paired import Paired
+from lark_engine.figures.cards import Card, Figure, label
+from lark_engine.figures.chart_parts import vertical
+from lark_engine.figures.compare_words import Unit, is_shown, mean_sentence, p_phrase, unit_of
+from lark_engine.figures.formats import count, signed
+from lark_engine.figures.safe_text import one_line
 from lark_engine.results.compare import BenchmarkComparison
 from lark_engine.results.pairs import SliceBy, Slices
 

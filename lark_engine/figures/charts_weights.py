@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from app import formats
-from app.chart_parts import Chart, meta_of, pen, values_column, vertical, whole_ticks
-from app.components.board import label, packed
-from app.metric_words import energy_words
-from app.palette import token
-from app.tuning import Outcome
+from lark_engine.figures import formats
+from lark_engine.figures.cards import label, packed
+from lark_engine.figures.chart_parts import Chart, meta_of, pen, values_column, vertical, whole_ticks
+from lark_engine.figures.metric_words import energy_words
+from lark_engine.figures.palette import token
+from lark_engine.figures.tuning import Outcome
 from lark_engine.scoring.matrix import Floats
 from lark_engine.selection.profile import Histogram, RankProfile
 from lark_engine.selection.robustness import Robustness, Variant

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from app.formats import plain_markdown
+from lark_engine.figures.formats import plain_markdown
 
 PAGE_CHARS = 20_000
 PAGE_LINES = 600

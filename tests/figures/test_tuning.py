@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.tuning import (
+from lark_engine.config import SelectConfig
+from lark_engine.errors import ConfigError
+from lark_engine.figures.tuning import (
     Outcome,
     budget_curve,
     difference,
@@ -18,8 +20,6 @@ from app.tuning import (
     problem_view,
     share_captured,
 )
-from lark_engine.config import SelectConfig
-from lark_engine.errors import ConfigError
 from lark_engine.selection.candidates import Candidates
 from lark_engine.selection.diagnostics import diagnose
 from lark_engine.selection.frame import SelectionFrame

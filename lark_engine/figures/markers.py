@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.palette import DARK, LIGHT, symbol
+from lark_engine.figures.palette import DARK, LIGHT, symbol
 
 # In a box of 12 × 12.
 SHAPES = {

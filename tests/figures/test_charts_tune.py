@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.chart_parts import Chart
-from app.charts_tune import budget_chart, problem_chart, teacher_chart
-from app.charts_weights import kept_chart, profile_chart, robustness_chart, tau_chart
-from app.palette import slots
-from app.tuning import Outcome, budget_curve, outcome, problem_view
 from lark_engine.config import SelectConfig
+from lark_engine.figures.chart_parts import Chart
+from lark_engine.figures.charts_tune import budget_chart, problem_chart, teacher_chart
+from lark_engine.figures.charts_weights import kept_chart, profile_chart, robustness_chart, tau_chart
+from lark_engine.figures.palette import slots
+from lark_engine.figures.tuning import Outcome, budget_curve, outcome, problem_view
 from lark_engine.selection.candidates import Candidates
 from lark_engine.selection.frame import SelectionFrame
 from lark_engine.selection.profile import tau_histogram, weight_profile

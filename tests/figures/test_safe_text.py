@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from app.safe_text import block_html, cuts, label_markdown, mark, one_line, text_html, visible
 from benchmarks.pool_texts import HOSTILE_PROBLEM_IDS, HOSTILE_TEACHERS, HOSTILE_TEXTS, LONG_LINE
+from lark_engine.figures.safe_text import block_html, cuts, label_markdown, mark, one_line, text_html, visible
 
 HOSTILE = (*HOSTILE_TEXTS, *HOSTILE_TEACHERS, *HOSTILE_PROBLEM_IDS, LONG_LINE)
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app import formats
-from app.chart_axes import ceiling, end_labels, round_range
-from app.components.board import Card, Figure, label, packed
-from app.palette import color, token
-from app.safe_text import one_line
+from lark_engine.figures import formats
+from lark_engine.figures.cards import Card, Figure, label, packed
+from lark_engine.figures.chart_axes import ceiling, end_labels, round_range
+from lark_engine.figures.palette import color, token
+from lark_engine.figures.safe_text import one_line
 from lark_engine.training.curves import Axis, Curve, Curves, moving_average, thinned
 
 AXIS_TITLES: dict[Axis, str] = {"step": "optimizer step", "tokens": "tokens trained on", "hours": "hours of training"}

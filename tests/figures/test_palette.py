@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from app.markers import SHAPES, colors, marker
-from app.palette import DARK, LIGHT, SYMBOLS, color, slots, symbol, token
+from lark_engine.figures.markers import SHAPES, colors, marker
+from lark_engine.figures.palette import DARK, LIGHT, SYMBOLS, color, slots, symbol, token
 
 
 def luminance(hex_color: str) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.compare_figures import forest, matrix
-from app.compare_words import cautions, many_sentence, p_equals, p_value, verdict
 from lark_engine.evaluation.paired import compare_paired
+from lark_engine.figures.compare_figures import forest, matrix
+from lark_engine.figures.compare_words import cautions, many_sentence, p_equals, p_value, verdict
 from lark_engine.results.compare import BenchmarkComparison
 
 
