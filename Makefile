@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.txt pyproject.toml Makefile
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo app test check fix bench chromium screenshots
+.PHONY: help install demo app test check audit fix bench chromium screenshots
 .DEFAULT_GOAL := help
 
 help: ## what can be done here
@@ -46,6 +46,11 @@ check: $(STAMP) ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit: ## known vulnerabilities of the pinned packages (asks PyPI; a package that cannot be looked up fails it)
+	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet pip-audit; }
+	grep -v '^-e' requirements.txt > .venv-audit/pinned.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv-audit/pinned.txt
 
 fix: $(STAMP) ## format and mend what can be mended
 	$(BIN)/ruff format .

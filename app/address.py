@@ -8,22 +8,24 @@ beside it: it restores values of the session over those of a link that is follow
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import parse_qsl, urlencode
 
 import streamlit as st
 from pydantic import TypeAdapter, ValidationError
 
 from lark_engine.config import SelectConfig
+from lark_engine.sharing.views import Page
 
-Page = Literal["overview", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs"]
 Params = dict[str, str | list[str]]
 PAGES_DIR = Path(__file__).resolve().parents[1] / "pages"
 SCORES = "scores"
@@ -108,6 +110,26 @@ def words(max_length: int = 300) -> Codec:
     return Codec(read=lambda said: said[-1][:max_length], write=lambda value: [str(value)] if value else [], default="")
 
 
+def long_text(max_length: int) -> Codec:
+    """Text of several lines, compressed: a recipe takes half the letters that it has. None by default."""
+
+    def read_packed(said: list[str]) -> str | None:
+        packed = said[-1][: 2 * max_length].encode("ascii", "replace")
+        try:
+            text = zlib.decompressobj().decompress(base64.urlsafe_b64decode(packed + b"=="), 4 * max_length)
+            return text.decode()[:max_length]
+        except (ValueError, zlib.error):
+            return None
+
+    def write(value: str | None) -> list[str]:
+        if value is None:
+            return []
+        packed = base64.urlsafe_b64encode(zlib.compress(value[:max_length].encode("utf-8", "replace"), 9))
+        return [packed.decode().rstrip("=")]
+
+    return Codec(read=read_packed, write=write, default=None)
+
+
 def read(param: str, codec: Codec) -> Any:
     """The value of a parameter, its default where the address says nothing or nothing valid."""
     said = st.query_params.get_all(param)
@@ -126,6 +148,16 @@ def put(**values: object) -> None:
     if wanted != now:
         st.session_state[_CHANGED] = True
         st.query_params.from_dict(wanted)  # all at once: each message to the browser is an entry of its history
+
+
+def name_at_once(**values: object) -> None:
+    """Name what the page chose by itself where the address says nothing, so that a link to it stays right.
+
+    For defaults that follow the workspace: the newest of something is another one tomorrow. Nothing outside follows it.
+    """
+    missing = {param: value for param, value in _texts(values).items() if param not in st.query_params and value}
+    if missing:
+        st.query_params.from_dict({p: st.query_params.get_all(p) for p in st.query_params} | missing)
 
 
 def bound(param: str, codec: Codec, *, clears: Sequence[str] = ()) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app.comparing import grading_words, is_graded_as_usual, made, model_words
 from lark_engine.evaluation.disputes import DISPUTES
 from lark_engine.evaluation.grade import shown_grades
 from lark_engine.explore.flags import file_version
+from lark_engine.figures.side_words import grading_words, is_graded_as_usual, made, model_words
 from lark_engine.results.answers import (
     Answer,
     GradedProblem,

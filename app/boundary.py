@@ -11,6 +11,7 @@ from typing import ParamSpec
 import streamlit as st
 
 from app import address, widgets
+from lark_engine.access import require
 from lark_engine.errors import LarkError
 
 log = logging.getLogger(__name__)
@@ -21,12 +22,14 @@ _REFUSAL = "boundary.refusal"
 def guarded(function: Callable[P, None]) -> Callable[P, None]:
     """For a page or the body of a fragment: an exception becomes a card, and the rest of the page stays.
 
-    After a fragment that changed the address the whole page runs once, so that links outside of it follow.
+    Who was shut out meanwhile sees nothing more, on a page that is open still as well. After a fragment that changed the
+    address the whole page runs once, so that links outside of it follow.
     """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
+            require("explore")
             function(*args, **kwargs)
         except LarkError as error:
             st.html(widgets.problem("This cannot be shown.", str(error)))

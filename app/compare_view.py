@@ -19,7 +19,7 @@ from app.compare_tables import (
     pair_cells,
     pair_columns,
 )
-from app.comparing import Sides, first_sides, load_changed, load_compared, load_sides, load_slices, other_name, share
+from app.comparing import Sides, load_changed, load_compared, load_sides, load_slices, other_name
 from app.components.board import PlotEvent, board
 from app.components.row_table import TableEvent, row_table
 from app.eval_run import nothing_graded
@@ -28,6 +28,7 @@ from lark_engine.figures import compare_figures
 from lark_engine.figures.compare_words import METRICS, cautions, many_sentence, mean_sentence, verdict
 from lark_engine.figures.formats import count
 from lark_engine.figures.safe_text import label_markdown, one_line
+from lark_engine.figures.side_words import first_sides, share
 from lark_engine.results.commands import shell_line
 from lark_engine.results.compare import Compared, Detail
 from lark_engine.results.graded import Graded
@@ -106,7 +107,7 @@ def benchmark_names(found: Compared) -> list[str]:
 
 def _choose(workspace: Workspace, sides: Sides) -> tuple[str, str, str]:
     """A, B and the metric, as the address says."""
-    default_a, default_b = first_sides(sides)
+    default_a, default_b = first_sides(sides.choices)
     for param, default in (("a", default_a), ("b", default_b)):
         if not st.query_params.get(param):  # named at once, so that the address stays right when newer grades come
             st.query_params[param] = default

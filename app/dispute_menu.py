@@ -5,9 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from app import problem_blocks, widgets
+from lark_engine.access import author_name, visitor
 from lark_engine.errors import ConfigError, LarkError
 from lark_engine.evaluation.disputes import SampleKey, add_dispute
-from lark_engine.people import user_name
+from lark_engine.figures.formats import plain_markdown
 from lark_engine.results.answers import Answer
 from lark_engine.results.commands import dispute_command, shell_line
 from lark_engine.results.graded import Graded
@@ -35,18 +36,22 @@ def dispute_menu(workspace: Workspace, one: Graded, problem_id: str, answer: Ans
             one.generations, problem_id, answer.sample_index, str(verdict), reason or "…", author or "…", workspace
         )
         st.code(shell_line(command), language=None, wrap_lines=True)
+        refusal = visitor().why_not("save")
         st.button(
             "Record the verdict", key=f"{key}.record", type="primary", icon=":material/gavel:", on_click=_record,
-            args=(one, SampleKey(problem_id, answer.sample_index), fields, f"{key}.author"),
-            help="What is shown changes, however the answers are graded; what the rules said is kept",
+            args=(one, SampleKey(problem_id, answer.sample_index), fields, f"{key}.author"), disabled=bool(refusal),
+            help=plain_markdown(refusal)
+            or "What is shown changes, however the answers are graded; what the rules said is kept",
         )  # fmt: skip
+        if refusal:
+            st.html(widgets.note(refusal))
         if (error := st.session_state.pop(_ERROR, None)) is not None and error[0] == key:
             st.html(widgets.problem("Not done.", error[1]))
 
 
 def _default_author() -> str:
     try:
-        return user_name()
+        return author_name()
     except ConfigError:
         return ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from lark_engine.errors import ConfigError, LarkError
 from lark_engine.evaluation.benchmarks import Benchmark, file_of, load_benchmark
 from lark_engine.evaluation.matrix import model_to_plan
 from lark_engine.figures import formats
-from lark_engine.models import ModelRef, find_student, resolve_model
+from lark_engine.models import ModelRef, base_of_adapter, find_student, resolve_model
 from lark_engine.store.atomic import user_path
 from lark_engine.store.workspace import Artifact, Workspace
 
@@ -129,7 +128,7 @@ def _stay_here(folder: Path, workspace: Workspace) -> None:
     """Errors: `ConfigError` for an adapter whose base model would have to be downloaded; a page downloads nothing."""
     path = folder / "adapter_config.json"
     if path.is_file():
-        base = str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        base = base_of_adapter(folder)
         if find_student(base, workspace) is None:
             raise ConfigError(f"{folder}: its base model {base} is not on this machine; fetch it, and say where it is")
 

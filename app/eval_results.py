@@ -80,6 +80,7 @@ def show_results(workspace: Workspace, results: ReadResults) -> None:
         return
     codec = one_of(metrics, metrics[0])
     metric = str(address.read("metric", codec))
+    address.name_at_once(metric=metric)
     shown = results_of(counted, metric)
     reference = _controls(shown, benchmarks, metrics, codec)
     if metric == OWN_COUNT:
@@ -108,6 +109,7 @@ def _controls(shown: Results, benchmarks: Sequence[str], metrics: Sequence[str],
         rows = {row.key: row for row in sorted(shown.rows, key=lambda row: not row.is_reference)}
         default = eval_table.default_reference(shown.rows)
         codec = one_of([*rows, NO_REFERENCE], default.key if default else NO_REFERENCE)
+        address.name_at_once(reference=codec.default)
         st.selectbox(
             "Reference row", [*rows, NO_REFERENCE], width=300, format_func=lambda key: _label(rows.get(key)),
             help="Differences are paired with this row, problem by problem", **bound("reference", codec),

@@ -54,6 +54,7 @@ def show_run(workspace: Workspace) -> None:
     known = benchmark_options(snapshot)
     model_codec, benchmark_codec = chosen_of(default_models(snapshot, options)), chosen_of(known[:6])
     models, benchmarks = address.read("eval_model", model_codec), address.read("eval_benchmark", benchmark_codec)
+    address.name_at_once(eval_model=models, eval_benchmark=benchmarks)
     left, right = st.columns(2, gap="medium")
     left.multiselect(
         "Models", list(dict.fromkeys([*options, *models])), accept_new_options=True, format_func=one_line,

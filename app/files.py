@@ -1,4 +1,4 @@
-"""Files that the browser loads by themselves: the chart library, and training sets and logs of jobs as streams.
+"""Files that the browser loads by themselves: the chart library; as streams training sets, logs, reports and bundles.
 
 A download through Streamlit is read into the memory of the server and stays there; these routes send a file in parts.
 """
@@ -10,22 +10,19 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 import plotly
-from starlette.datastructures import MutableHeaders
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from streamlit import config
 
 from app.components.board import PLOTLY_ROUTE
 from app.session import current_workspace
 from lark_engine.jobs.folder import all_jobs
 from lark_engine.selection.export import as_prompt_completion
 from lark_engine.selection.select import TRAIN
+from lark_engine.sharing.shared import find_shared
 from lark_engine.store.atomic import open_regular
 from lark_engine.store.workspace import slug
 
@@ -34,6 +31,12 @@ _FOREVER = {"cache-control": "public, max-age=31536000, immutable"}
 _ID = re.compile(r"[A-Za-z0-9._@+-]{1,200}")
 EXPORT = "/lark/selections/{selection}/train.jsonl"
 LOG = "/lark/jobs/{job}/output.log"
+SHARED_FILE = "/lark/shared/{name}"
+# What is handed on is saved, never shown: a report is a page, and ours must not be its origin.
+_SHARED_TYPES = {
+    ".zip": "application/zip", ".html": "text/html; charset=utf-8", ".md": "text/markdown; charset=utf-8",
+    ".csv": "text/csv; charset=utf-8", ".tex": "application/x-tex; charset=utf-8",
+}  # fmt: skip
 
 
 def export_path(selection: str, train_format: str = "messages") -> str:
@@ -44,6 +47,11 @@ def export_path(selection: str, train_format: str = "messages") -> str:
 def log_path(job_id: str) -> str:
     """The address of the whole log of a job, from the server's root."""
     return LOG.replace("{job}", job_id)
+
+
+def shared_path(name: str) -> str:
+    """The address of a report or bundle, from the server's root."""
+    return SHARED_FILE.replace("{name}", quote(name, safe=""))
 
 
 def plotly_library(request: Request) -> Response:
@@ -80,6 +88,24 @@ def job_log(request: Request) -> Response:
     return StreamingResponse(_bytes_of(file), media_type="text/plain; charset=utf-8", headers=headers)
 
 
+def shared_file(request: Request) -> Response:
+    """A report or bundle that was made in this workspace, to be saved by the browser."""
+    name = request.path_params["name"]
+    found = find_shared(current_workspace(), name) if _ID.fullmatch(name) else None
+    media_type = _SHARED_TYPES.get(found.path.suffix) if found else None
+    try:
+        file = open_regular(found.path) if found and media_type else None
+    except OSError:
+        file = None
+    if file is None:
+        return PlainTextResponse("no such file is shared from this workspace", status_code=404)
+    headers = {
+        "content-disposition": f'attachment; filename="{name}"', "x-content-type-options": "nosniff",
+        "content-length": str(os.fstat(file.fileno()).st_size),
+    }  # fmt: skip
+    return StreamingResponse(_bytes_of(file), media_type=media_type, headers=headers)
+
+
 def _bytes_of(file: IO[bytes], size: int = 1 << 20) -> Iterator[bytes]:
     """What a file holds now, in parts; what a live job adds meanwhile is not waited for."""
     with file:
@@ -101,30 +127,7 @@ def _blocks(lines: Iterator[str], size: int = 1 << 20) -> Iterator[bytes]:
     yield "".join(part).encode()
 
 
-def _allowed_hosts() -> list[str]:
-    return list(config.get_option("server.allowedHosts") or ["*"])
-
-
-ROUTES = [Route(PLOTLY_ROUTE, plotly_library), Route(EXPORT, train_file), Route(LOG, job_log)]
-# Streamlit checks the Host of its websocket only; a name that an attacker points at 127.0.0.1 must get no file either.
-HOST_CHECK = Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(), www_redirect=False)
-
-
-class _AnnounceLibrary:
-    """Tells the browser of the chart library with the page itself: it arrives while Streamlit's scripts start."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def announce(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                if headers.get("content-type", "").startswith("text/html"):
-                    headers.append("link", f"<{PLOTLY_ROUTE}>; rel=preload; as=script")
-            await send(message)
-
-        await self.app(scope, receive, announce if scope["type"] == "http" else send)
-
-
-MIDDLEWARE = [HOST_CHECK, Middleware(_AnnounceLibrary)]
+ROUTES = [
+    Route(PLOTLY_ROUTE, plotly_library), Route(EXPORT, train_file), Route(LOG, job_log),
+    Route(SHARED_FILE, shared_file),
+]  # fmt: skip

@@ -9,9 +9,10 @@ import streamlit as st
 from app import trajectory_blocks, widgets
 from app.session import shell_command
 from app.trajectory import Candidate, Problem
+from lark_engine.access import author_name, visitor
 from lark_engine.errors import LarkError
 from lark_engine.explore.flags import LONGEST_REASON, CandidateKey, set_flag
-from lark_engine.people import user_name
+from lark_engine.figures.formats import plain_markdown
 from lark_engine.store.workspace import Artifact
 
 _ERROR = "flag.error"
@@ -29,11 +30,15 @@ def flag_menu(pool: Artifact, problem: Problem, chosen: Candidate) -> None:
         )  # fmt: skip
         command = flag_command(pool, problem, chosen, said or "…")
         st.code(shell_command(command), language=None, wrap_lines=True)
+        refusal = visitor().why_not("save")
         st.button(
             "Take the flag back" if chosen.flag else "Flag this candidate", key="flag", type="primary",
             icon=":material/flag:", on_click=_set_flag, args=(pool, problem, chosen, reason_key),
-            help="A flag is a note beside the pool; it changes no number",
+            help=plain_markdown(refusal) or "A flag is a note beside the pool; it changes no number",
+            disabled=bool(refusal),
         )  # fmt: skip
+        if refusal:
+            st.html(widgets.note(refusal))
         if error := st.session_state.pop(_ERROR, None):
             st.html(widgets.problem("Not done.", error))
 
@@ -52,7 +57,7 @@ def _set_flag(pool: Artifact, problem: Problem, chosen: Candidate, reason_key: s
     try:
         reason = str(st.session_state.get(reason_key) or "")
         key = CandidateKey(problem.id, chosen.id)
-        set_flag(pool, key, flagged=chosen.flag is None, author=user_name(), reason=reason)
+        set_flag(pool, key, flagged=chosen.flag is None, author=author_name(), reason=reason)
     except LarkError as error:
         st.session_state[_ERROR] = str(error)
     else:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 import streamlit as st
 
 from app import address
 from app.boundary import reported
 from app.session import shell_command
+from lark_engine.access import Capability, visitor
 from lark_engine.errors import ConfigError
+from lark_engine.figures.formats import plain_markdown
 from lark_engine.jobs import actions
 from lark_engine.jobs.folder import Job
 from lark_engine.jobs.records import Request
@@ -40,7 +43,7 @@ def action_buttons(job: JobView, *, key: str) -> None:
         if job.state in RESUMABLE:
             st.button(
                 "Resume", icon=":material/resume:", key=f"{key}.resume", on_click=_resume, args=(job.job,),
-                help=_same_as(f"lark jobs resume {name}"), type="primary",
+                type="primary", **_allowed("launch", f"lark jobs resume {name}"),
             )  # fmt: skip
         if job.spec is not None:
             with st.popover("Run again with changes", icon=":material/content_copy:"):
@@ -50,7 +53,7 @@ def action_buttons(job: JobView, *, key: str) -> None:
                 st.caption("Its record and its log are removed for good. What it made stays.")
                 st.button(
                     "Remove it", icon=":material/delete:", key=f"{key}.remove", on_click=_remove, args=(job.job,),
-                    help=_same_as(f"lark jobs remove {name}"),
+                    **_allowed("delete", f"lark jobs remove {name}"),
                 )  # fmt: skip
 
 
@@ -59,8 +62,8 @@ def _stop_button(
 ) -> None:  # fmt: skip
     command = f"lark jobs stop{_FLAGS[request]} {shlex.quote(job.id)}"
     st.button(
-        label, icon=icon, key=f"{key}.{request}", help=because or _same_as(command), disabled=bool(because),
-        on_click=_stop, args=(job.job, request),
+        label, icon=icon, key=f"{key}.{request}", on_click=_stop, args=(job.job, request),
+        **_allowed("cancel", command, because=because),
     )  # fmt: skip
 
 
@@ -69,7 +72,17 @@ def _clone_form(job: JobView, key: str) -> None:
     st.caption("The same command as a new job; options given here hold over those of the command.")
     changes = st.text_input("Options to change", key=f"{key}.changes", placeholder="--lr 1e-5 --name another")
     st.code(shell_command(f"lark jobs clone {shlex.quote(job.id)} {changes}".strip()), language=None, wrap_lines=True)
-    st.button("Start it", icon=":material/play_arrow:", key=f"{key}.clone", on_click=_clone, args=(job.job, key))
+    command = f"lark jobs clone {shlex.quote(job.id)}"
+    st.button(
+        "Start it", icon=":material/play_arrow:", key=f"{key}.clone", on_click=_clone, args=(job.job, key),
+        **_allowed("launch", command),
+    )  # fmt: skip
+
+
+def _allowed(capability: Capability, command: str, *, because: str = "") -> dict[str, Any]:
+    """A button's tooltip: the command that does the same, or why it cannot be pressed."""
+    refusal = visitor().why_not(capability) or because
+    return {"help": plain_markdown(refusal) or _same_as(command), "disabled": bool(refusal)}
 
 
 def _same_as(command: str) -> str:

@@ -10,6 +10,7 @@ import streamlit as st
 from app import widgets
 from app.address import page_link
 from app.boundary import guarded
+from lark_engine.access import visitor
 from lark_engine.errors import LarkError
 from lark_engine.figures import formats
 from lark_engine.jobs.actions import newest_of, submit_once
@@ -50,8 +51,10 @@ def launch_panel(
 ) -> None:  # fmt: skip
     """A command, the button that runs exactly it as a job, and how the newest job of it goes.
 
-    While one of it waits or runs there is no button. `disabled_because`: a sentence why it cannot be run now.
+    While one of it waits or runs there is no button. `disabled_because`: a sentence why it cannot be run now; that the
+    visitor may start nothing is said before it.
     """
+    disabled_because = visitor().why_not("launch") or disabled_because
     with st.container(key=f"{key}_panel"):
         st.code(shell_line(list(command)), language=None, wrap_lines=True)
         if running_job(workspace, command) is None:

@@ -16,8 +16,11 @@ if str(ROOT) not in sys.path:  # Streamlit puts this folder on the path, not the
 
 import streamlit as st  # noqa: E402
 
-from app.files import MIDDLEWARE, ROUTES  # noqa: E402
+from app.files import ROUTES  # noqa: E402
+from app.gate import MIDDLEWARE  # noqa: E402
 from app.read_ahead import read_ahead  # noqa: E402
+from app.visitors import require_guarded, session_visitor  # noqa: E402
+from lark_engine.access import resolve_with  # noqa: E402
 
 
 @asynccontextmanager
@@ -27,4 +30,6 @@ async def while_serving(app: st.App) -> AsyncIterator[dict[str, Any]]:
     yield {}
 
 
+require_guarded()
+resolve_with(session_visitor)
 app = st.App(ROOT / "app" / "router.py", routes=ROUTES, middleware=MIDDLEWARE, lifespan=while_serving)

@@ -11,11 +11,12 @@ from datetime import datetime
 from app.score_estimate import Estimate
 from app.widgets import block, text
 from lark_engine.figures import formats
+from lark_engine.figures.pool_stats import pool_stats
 from lark_engine.figures.safe_text import one_line, text_html
 from lark_engine.pool.preview import Preview
 from lark_engine.pool.rejections import Rejection
 from lark_engine.records import Trajectory
-from lark_engine.store.workspace import Artifact, Manifest
+from lark_engine.store.workspace import Artifact
 
 _SHOWN_CHARS = 400
 _PLACE_CHARS = 48
@@ -24,33 +25,13 @@ _PLACE_CHARS = 48
 def pool_facts(pool: Artifact, now: datetime) -> str:
     """A pool in figures: what it holds, what is known of its answers, what was left out and why, where it is from."""
     manifest = pool.manifest
-    counts, drops = manifest.counts, manifest.drops
-    labeled, total = counts.get("num_labeled", 0), counts.get("num_trajectories", 0)
-    left_out = ", ".join(f"{formats.count(n)} {formats.words(reason)}" for reason, n in drops.items())
-    facts = [
-        ("Problems", formats.count(counts.get("num_problems", 0)), ""),
-        ("Candidates", formats.count(total), _per_problem(manifest)),
-        ("Teachers", formats.count(counts.get("num_teachers", 0)), ""),
-        ("Labeled", formats.percent(labeled / total if total else None), f"{formats.count(labeled)} candidates"),
-        ("Correct", formats.percent(counts.get("num_correct", 0) / labeled if labeled else None), "of the labeled"),
-        ("Left out", formats.count(sum(drops.values())), left_out),
-    ]
     name = text(one_line(manifest.name, 60))
     head = (
         f'<div class="top"><span><strong>{name}</strong> <code>{text(pool.id)}</code></span>'
         f'<span class="muted">{text(formats.age(manifest.created_at, now))}</span></div>'
     )
     source = f'<div class="muted source">from {text(one_line(str(manifest.config.get("source", "")), 160))}</div>'
-    return block(f"{head}{_facts(facts)}{source}", "lark-pool")
-
-
-def _per_problem(manifest: Manifest) -> str:
-    """`7 a problem`, `5 to 33 a problem`."""
-    span = manifest.metrics.get("candidates_per_problem")
-    if not isinstance(span, dict) or not {"min", "max"} <= span.keys():
-        return ""
-    low, high = span["min"], span["max"]
-    return f"{low} a problem" if low == high else f"{low} to {high} a problem"
+    return block(f"{head}{_facts(pool_stats(pool))}{source}", "lark-pool")
 
 
 def _facts(facts: Sequence[tuple[str, str, str]]) -> str:

@@ -12,7 +12,10 @@ from lark_engine.config import SelectConfig
 from lark_engine.errors import LarkError
 
 log = logging.getLogger(__name__)
-_MODULES = ("app.shell", "app.tune_figures", "app.tune_actions", "app.explore_cards", "app.trajectory_view")
+_MODULES = (
+    "app.shell", "app.tune_figures", "app.tune_actions", "app.explore_scene", "lark_engine.figures.explore_cards",
+    "app.trajectory_view",
+)  # fmt: skip
 
 
 def read_ahead() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from app import address, widgets
-from app.comparing import grading_words
 from app.config_form import ConfigForm
 from app.launch import launch_panel
 from lark_engine.config import GradeConfig
 from lark_engine.evaluation.grade import plan_grade
 from lark_engine.figures.formats import plain_markdown, words
+from lark_engine.figures.side_words import grading_words
 from lark_engine.results.commands import grade_command
 from lark_engine.results.graded import Graded
 from lark_engine.store.workspace import Workspace

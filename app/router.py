@@ -9,7 +9,7 @@ if str(ROOT) not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from app import address, shell  # noqa: E402
+from app import address, saved_views, shell  # noqa: E402
 from app.address import PAGES_DIR  # noqa: E402
 from app.boundary import guarded  # noqa: E402
 from app.components import live_slider  # noqa: E402
@@ -28,8 +28,10 @@ load_library()
 # Streamlit's own menu drops the parameters of the address: the sidebar's links keep scores and selection.
 current = st.navigation(PAGES, position="hidden")
 live_slider.commit()
+shown = next(name for name in shell.PAGES if (current.url_path or "overview") == name)
+guarded(saved_views.open_asked)(shown)
 address.take_changed()  # this run shows the new address; only a fragment's change needs another one
-guarded(shell.header)()
+guarded(shell.header)(shown)
 guarded(shell.sidebar)()
 guarded(shell.follow)()  # before the page, which may stop the script
 guarded(current.run)()

@@ -10,8 +10,9 @@ from typing import Any
 from app import job_words
 from app.components.row_table import Cell, Column
 from lark_engine.figures import formats
-from lark_engine.figures.cards import Card, Stat
+from lark_engine.figures.cards import Card
 from lark_engine.figures.charts_runs import View
+from lark_engine.figures.run_card import run_card
 from lark_engine.training.curves import Axis, Curves
 from lark_engine.training.runs import Run
 
@@ -82,26 +83,7 @@ def left_s(run: Run, curves: Curves, now_s: float) -> float | None:
 
 def figures(run: Run, view: View, now_s: float) -> Card:
     """How a run is going, in numbers."""
-    curves = view.curves
-    done, total = curves.number("done"), curves.number("total")
-    done, total = (run.done if done is None else done), (run.total if total is None else total)
-    left = left_s(run, curves, now_s)
-    trained_s, tokens = curves.last("train_s") or run.train_s, curves.last("tokens") or run.tokens
-    share = f" · {formats.percent(done / total)}" if done is not None and total and done < total else ""
-    stats = [
-        Stat("Step", "–" if done is None else formats.count(done),
-             f"of {formats.count(total)}{share}" if total else ""),
-        Stat("Trained for", formats.duration(trained_s) if trained_s else "–",
-             f"{formats.compact(tokens)} tokens" if tokens else ""),
-        *([Stat("Time left", formats.duration(left) if left is not None else "–", "at the rate of this process")]
-          if run.is_live else []),
-        Stat("Loss", _decimal(curves.last("loss") or run.last_loss), "last logged step"),
-        *([Stat("Held-out loss", _decimal(curves.last(curves.evaluations[0])), "last evaluation")]
-          if curves.evaluations else []),
-        Stat("Speed", _compact(curves.last("tokens_per_s")), "tokens/s, last logged step"),
-        Stat("Device use", formats.percent(curves.last("device_use")), f"memory {_size_mb(curves.last('memory_mb'))}"),
-    ]  # fmt: skip
-    return Card(key="run_figures", stats=tuple(stats), span=12)
+    return run_card(run, view.curves, left_s(run, view.curves, now_s))
 
 
 def ends_at(run: Run, axis: Axis, curves: Curves) -> float | None:

@@ -204,9 +204,6 @@ def _actions(workspace: Workspace, run: Run) -> None:
 
 
 def _duplicate(params: dict[str, list[str] | str | None]) -> None:
-    from app.train_yaml import drop_draft
-
-    drop_draft()
     address.put(**params, view=None, run=None)
     st.toast("The form has the options of this run; nothing is started.", icon=":material/file_copy:")
 

@@ -74,9 +74,8 @@ def look_at_student(name: str, workspace: Workspace) -> Chosen:
         return Chosen(name=name, label=name)
     try:
         stated_length(found.path)
-    except (ValueError, AttributeError, TypeError):
-        problem = f"{found.path / 'config.json'}: no JSON object; copy the model again"
-        return Chosen(name=name, label=name, problem=problem)
+    except LarkError as error:
+        return Chosen(name=name, label=name, problem=str(error))
     # The workspace's own never change, whatever a copy of the folder did to their times.
     changed_at = 0.0 if found.artifact else cost.newest_change(found.path)
     size = _num_weights(str(found.path), changed_at)

@@ -10,7 +10,7 @@ import streamlit as st
 from pyarrow import ArrowInvalid
 
 from app import pool_blocks, widgets
-from app.address import Codec, bound, one_of, page_link, read
+from app.address import Codec, bound, name_at_once, one_of, page_link, read
 from app.config_form import ConfigForm
 from app.launch import job_panel, launch_panel, newest_job
 from app.loaders import Snapshot
@@ -42,6 +42,7 @@ def score_pool(workspace: Workspace, snapshot: Snapshot) -> list[list[str]]:
     left, right = st.columns([2, 3], gap="medium")
     with left:
         codec = one_of(list(pools), next(iter(pools)))
+        name_at_once(**{"score.pool": codec.default})
         st.selectbox("Pool", list(pools), **bound("score.pool", codec))
         pool = pools[str(read("score.pool", codec))]
     with right:
@@ -68,6 +69,7 @@ def _students(workspace: Workspace, snapshot: Snapshot) -> list[Chosen]:
     there = [name for name in known if name in own or Path(name).is_dir()]
     codec = _names(there[:1])
     names = read("score.student", codec)
+    name_at_once(**{"score.student": names})
     bindings = bound("score.student", codec)
     st.multiselect(
         "Student", list(dict.fromkeys([*known, *names])), accept_new_options=True, max_selections=_MOST_STUDENTS,

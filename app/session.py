@@ -12,6 +12,8 @@ import streamlit as st
 from app import address
 from app.loaders import Snapshot, load_snapshot
 from app.scored import ScoredPool, load_scored
+from app.visitors import exposure
+from lark_engine.sharing.bundle_format import BundleRecord, read_record
 from lark_engine.store.workspace import Artifact, Workspace
 
 HOME_VARIABLE = "LARK_HOME"
@@ -27,7 +29,17 @@ class ScoredPair(NamedTuple):
 
 def current_workspace() -> Workspace:
     """The workspace in `LARK_HOME` (set by `lark serve`), else the source tree's `cache`."""
-    return Workspace(os.environ.get(HOME_VARIABLE) or _DEFAULT)
+    return Workspace(os.environ.get(HOME_VARIABLE) or _DEFAULT, memo_dir=exposure().memo_dir)
+
+
+def current_bundle() -> BundleRecord | None:
+    """What the bundle says of itself that this session looks at; None for a workspace of one's own."""
+    return _bundle(str(current_workspace().root))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _bundle(root: str) -> BundleRecord | None:
+    return read_record(Path(root))
 
 
 def shell_command(command: str) -> str:

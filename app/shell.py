@@ -13,7 +13,9 @@ from app.address import bound, one_of, page_link, read_config
 from app.boundary import guarded, show_refusal
 from app.components.copy_link import copy_link
 from app.loaders import Snapshot, disputes_version, load_health, load_snapshot, signature
-from app.session import ScoredPair, current_pair, current_workspace, scored_pairs, shell_command
+from app.save_view import save_view_menu
+from app.session import ScoredPair, current_bundle, current_pair, current_workspace, scored_pairs, shell_command
+from lark_engine.access import Capability, visitor
 from lark_engine.config import SelectConfig
 from lark_engine.figures import formats
 from lark_engine.selection.select import plan_select, rule_name
@@ -28,6 +30,7 @@ PAGES: dict[address.Page, tuple[str, str]] = {
     "train": ("Train", ":material/model_training:"),
     "evaluate": ("Evaluate", ":material/leaderboard:"),
     "jobs": ("Jobs", ":material/list_alt:"),
+    "share": ("Share", ":material/share:"),
 }
 _FOLLOW_S = 3.0
 _HELP = Path(__file__).parent / "static" / "help.md"
@@ -39,21 +42,22 @@ def sidebar() -> None:
         for page, (label, icon) in PAGES.items():
             page_link(page, label, icon=icon)
         workspace = current_workspace()
-        st.html(widgets.environment(workspace.root, load_health(workspace)))
+        st.html(widgets.environment(workspace.root, load_health(workspace), current_bundle()))
 
 
-def header() -> None:
-    """Workspace · pool · student · selection, with a button that copies the address, and help."""
+def header(page: address.Page) -> None:
+    """Workspace · pool · student · selection, with buttons that copy the address and save the view, and help."""
     snapshot = load_snapshot(current_workspace())
     pairs = scored_pairs(snapshot)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="lark_header"):
-        st.html(widgets.place(current_workspace().root), width="content")
+        st.html(widgets.place(current_workspace().root, current_bundle()), width="content")
         if pairs:
             _scores_menu(pairs)
             pair = current_pair()
             assert pair is not None
             _selection_menu(snapshot, pair)
         copy_link()
+        save_view_menu(page, PAGES[page][0])
         if st.button("Help", icon=":material/help:", type="tertiary", shortcut="h", key="help"):
             _help()
     show_refusal()
@@ -134,6 +138,20 @@ def empty_state(title: str, sentence: str, command: str = "", *pages: address.Pa
         for page in pages:
             label, icon = PAGES[page]
             page_link(page, label, icon=icon)
+
+
+def is_closed(capability: Capability, label: str, command: str) -> bool:
+    """Whether the visitor may not do this here; then it says why, with the command for a workspace of their own.
+
+    For forms whose fields name files of this machine: who may start nothing has no business asking what they hold.
+    """
+    refusal = visitor().why_not(capability)
+    if not refusal:
+        return False
+    st.button(label, disabled=True, help=formats.plain_markdown(refusal), key=f"closed.{label}")
+    st.html(widgets.note(f"{refusal} In a workspace of your own the same is done by:"))
+    st.code(command, language=None, wrap_lines=True)
+    return True
 
 
 def nothing_scored() -> None:

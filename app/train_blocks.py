@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from app.shell import saved_config
-from app.tune_controls import budget_text
 from app.widgets import block, text
 from lark_engine.figures import formats, safe_text
+from lark_engine.figures.tuning import budget_text
 from lark_engine.store.workspace import Artifact
 from lark_engine.training.preflight_record import Preflight, Shown
 

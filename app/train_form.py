@@ -25,6 +25,8 @@ from lark_engine.store.atomic import user_path
 from lark_engine.store.workspace import Artifact
 
 DATA, STUDENT, RECIPE, NAME = "train_data", "train_student", "train_recipe", "train_name"
+# A recipe's text that is typed and not used yet: it means nothing for another selection or recipe.
+DRAFT = "train_draft"
 ESSENTIAL = ("lr", "epochs", "global_batch", "max_length", "lora_rank")
 _LORA = tuple(name for name in TrainConfig.model_fields if name.startswith("lora_"))
 _PREFIX = "train"
@@ -117,7 +119,7 @@ def params_of_run(config: Mapping[str, Any], selection: str | None = None) -> di
     said = {name: value for name, value in config.items() if name in form.fields and name not in OF_THE_PLACE}
     return {
         **form_params(form, said), DATA: selection, STUDENT: str(config["student"]) if "student" in config else None,
-        RECIPE: None if recipe == "lora" else recipe, NAME: None if name == recipe else name or None,
+        RECIPE: None if recipe == "lora" else recipe, NAME: None if name == recipe else name or None, DRAFT: None,
     }  # fmt: skip
 
 
@@ -136,7 +138,9 @@ def _selection(snapshot: Snapshot) -> Artifact:
         st.toast("The address names a selection that is not here; showing the newest.")
     # Named in the address at once, so that it stays right when a newer one comes.
     st.query_params[DATA] = address.read(DATA, codec)
-    st.selectbox("Train on", list(known), help="A saved selection · `--train-data`", **bound(DATA, codec))
+    st.selectbox(
+        "Train on", list(known), help="A saved selection · `--train-data`", **bound(DATA, codec, clears=(DRAFT,))
+    )
     return known[address.read(DATA, codec)]
 
 
@@ -146,6 +150,8 @@ def _student(snapshot: Snapshot, selection: Artifact) -> str:
     known += [str(scores.manifest.config.get("student") or "") for scores in snapshot.artifacts["scores"]]
     codec = _text(known[0] if known else "")
     model = str(address.read(STUDENT, codec))
+    if not own:
+        address.name_at_once(**{STUDENT: model})
     options = list(dict.fromkeys(name for name in (*known, model) if name))
     st.selectbox(
         "Student", options, accept_new_options=True, placeholder="folder or Hugging Face id",
@@ -165,7 +171,7 @@ def _recipe() -> str:
     st.selectbox(
         "Recipe", options, accept_new_options=True,
         help="Where the options begin, and full or LoRA; the path of a YAML file may be typed · `--recipe`",
-        **bound(RECIPE, codec),
+        **bound(RECIPE, codec, clears=(DRAFT,)),
     )  # fmt: skip
     return said
 

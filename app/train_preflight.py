@@ -11,6 +11,7 @@ import streamlit as st
 
 from app.launch import job_panel, start
 from app.train_blocks import batches, bite, data_facts, fact_grid, first_batch, verdict
+from lark_engine.access import visitor
 from lark_engine.config import TrainConfig
 from lark_engine.figures import formats
 from lark_engine.jobs.needs import option
@@ -57,6 +58,7 @@ def _is_older_than_its_recipe(job: JobView) -> bool:
 def preflight_controls(workspace: Workspace, command: Sequence[str], looked: Looked, *, because: str) -> None:
     """The button that runs it, the command that it runs, and how its job goes."""
     words = preflight_command(command)
+    because = visitor().why_not("launch") or because
     is_live = looked.job is not None and looked.job.is_live
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="train_preflight_controls"):
         if not is_live and st.button(

@@ -1,4 +1,7 @@
-"""The recipe's text beside the form: it follows the form, and the form follows it where it is used."""
+"""The recipe's text beside the form: it follows the form, and the form follows it where it is used.
+
+What is typed and not used yet is in the address: neither another control's change nor a reload takes it away.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import streamlit as st
 
 from app import address, widgets
 from app.boundary import reported
-from app.config_form import ConfigForm, FormValues
-from app.train_form import NAME, Chosen
+from app.config_form import ConfigForm, FormValues, form_params
+from app.train_form import DRAFT, NAME, Chosen
 from lark_engine.config.fields import Field
 from lark_engine.errors import ConfigError
 from lark_engine.figures import formats
@@ -18,12 +21,9 @@ from lark_engine.recipes.texts import read_recipe, recipe_text
 from lark_engine.store.workspace import slug
 
 _TEXT = "train_yaml.text"
-# What was typed and is not used yet: another control's change must not take it away.
-_DRAFT = "train_yaml.draft"
-# The selection and the recipe that the draft was typed for: it means nothing for others.
-_DRAFT_OF = "train_yaml.draft_of"
 _PLACE = "line"
-_MOST = 100_000
+_MOST = 20_000
+_TYPED = address.long_text(_MOST)
 # Decided by the controls above the form.
 _CHOSEN_ABOVE = ("recipe", "student")
 
@@ -38,13 +38,10 @@ def yaml_of(form: ConfigForm, values: FormValues) -> str:
 def yaml_editor(chosen: Chosen, values: FormValues) -> None:
     """The text, to be changed and used, or taken along as a file."""
     shown = yaml_of(chosen.form, values)
-    of = (chosen.selection.id, chosen.recipe)
-    if st.session_state.get(_DRAFT_OF) != of:
-        drop_draft()
-        st.session_state[_DRAFT_OF] = of
-    draft = st.session_state.get(_DRAFT)
+    draft = address.read(DRAFT, _TYPED)
     if draft == shown:
-        draft = st.session_state[_DRAFT] = None
+        draft = None
+        del st.query_params[DRAFT]
     st.session_state[_TEXT] = shown if draft is None else draft
     st.text_area(
         "The same as a recipe (YAML)", height=430, key=_TEXT, max_chars=_MOST, on_change=_keep, args=(shown,),
@@ -71,12 +68,12 @@ def yaml_editor(chosen: Chosen, values: FormValues) -> None:
 
 def _keep(shown: str) -> None:
     typed = str(st.session_state[_TEXT])
-    st.session_state[_DRAFT] = None if typed == shown else typed
+    address.put(**{DRAFT: _TYPED.write(None if typed == shown else typed)})
 
 
 def drop_draft() -> None:
     """Forget what was typed and is not used."""
-    st.session_state[_DRAFT] = None
+    address.put(**{DRAFT: None})
 
 
 @reported
@@ -86,17 +83,17 @@ def _use(chosen: Chosen) -> None:
     try:
         said = _read(typed, chosen)
     except ConfigError:
-        st.session_state[_DRAFT] = typed
+        address.put(**{DRAFT: _TYPED.write(typed)})
         return
     form = chosen.form
     name = said.pop("recipe", None)
     said.pop("method", None)
     # As a file it would not know what the recipe had: what it leaves out is the default.
     whole = {name: field.default for name, field in form.fields.items() if not field.is_required}
-    form.put({**whole, **said})
+    params: dict[str, object] = {**form_params(form, {**whole, **said}), DRAFT: None}
     if name is not None:
-        address.put(**{NAME: None if name == chosen.base["recipe"] else str(name)})
-    st.session_state[_DRAFT] = None
+        params[NAME] = None if name == chosen.base["recipe"] else str(name)
+    address.put(**params)
 
 
 def _problem(typed: str, chosen: Chosen) -> str:

@@ -15,12 +15,12 @@ from app.files import export_path
 from app.launch import job_panel, running_job, start
 from app.scored import ScoredPool, load_frame
 from app.session import current_workspace
-from app.tune_controls import budget_text
 from app.tune_figures import PROBLEM, solved
+from lark_engine.access import visitor
 from lark_engine.config import SelectConfig
 from lark_engine.errors import ConfigError
 from lark_engine.figures import formats
-from lark_engine.figures.tuning import Outcome
+from lark_engine.figures.tuning import Outcome, budget_text
 from lark_engine.results.commands import select_command, shell_line
 from lark_engine.selection.select import plan_select
 from lark_engine.store.workspace import Artifact
@@ -132,11 +132,15 @@ def save_panel(scored: ScoredPool, config: SelectConfig) -> None:
         return
     job = running_job(workspace, command)
     if job is None:
+        # A selection is saved by a job, which solves it once more and writes its training set.
+        refusal = visitor().why_not("launch")
         st.button(
-            "Save this selection", type="primary", icon=":material/save:", key="save",
-            help="Writes train.jsonl with the weights; a saved selection never changes",
+            "Save this selection", type="primary", icon=":material/save:", key="save", disabled=bool(refusal),
+            help=formats.plain_markdown(refusal) or "Writes train.jsonl with the weights; a saved one never changes",
             on_click=_save, args=(scored,),
         )  # fmt: skip
+        if refusal:
+            st.html(widgets.note(refusal))
     job_panel(workspace, command)
     with st.expander("The command that the button runs"):
         st.code(shell_line(command), language=None, wrap_lines=True)

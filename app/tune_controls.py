@@ -15,7 +15,6 @@ from app.components.live_slider import live_slider
 from app.scored import ScoredPool, load_frame
 from lark_engine.config import SelectConfig
 from lark_engine.config.selection import Mode, Rule
-from lark_engine.figures import formats
 from lark_engine.recipes import train_recipes
 from lark_engine.scoring.criteria import energy_names
 from lark_engine.training.cost import PEAK_FLOPS
@@ -192,14 +191,3 @@ def _change_rule(scored: ScoredPool, config: SelectConfig) -> None:
     if rule == "best_teacher":
         params["max_teacher_share"] = None
     address.put(**params)
-
-
-def budget_text(config: SelectConfig) -> str:
-    """The selection in a few words: `χ² · B = 3`."""
-    strength = {
-        "budget": f"B = {config.budget}", "sharpness": f"B = {config.budget}, s = {config.sharpness:.3g}",
-        "temperature": f"τ = {config.tau or 0:.3g}",
-    }[config.mode]  # fmt: skip
-    parts = [formats.rule(config.rule), strength if config.has_budget or config.mode == "temperature" else ""]
-    parts.append("" if config.energy == "g_hat" else f"by {config.energy}")
-    return " · ".join(part for part in parts if part)

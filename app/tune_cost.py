@@ -1,8 +1,6 @@
-"""The cost card of the page Tune: what a run on the selection would take, and what each figure rests on."""
+"""The cost card of the page Tune, under the assumptions that the address states."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import streamlit as st
 
@@ -13,21 +11,17 @@ from app.session import current_workspace
 from app.tune_controls import BILLIONS, MEASURED
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError
-from lark_engine.figures import formats
-from lark_engine.figures.cards import Card, Stat
+from lark_engine.figures import cost_card as cost_cards
+from lark_engine.figures.cards import Card
 from lark_engine.figures.tuning import Outcome
-from lark_engine.models import STUDENT_DIR
 from lark_engine.recipes import train_recipe, train_recipes
 from lark_engine.store.workspace import Workspace
 from lark_engine.training.cost import (
     PEAK_FLOPS,
-    Cost,
     Rate,
     StudentSize,
     measured_rate,
-    student_size,
     tabled_rate,
-    training_cost,
 )
 
 
@@ -44,34 +38,7 @@ def cost_card(scored: ScoredPool, now: Outcome, pinned: Outcome | None) -> Card:
     except ConfigError as error:
         return Card(key="cost", title=title, note=str(error), span=4)
     size = _size(scored)
-    rate = _rate(scored, config, size, devices)
-
-    def cost_of(outcome: Outcome) -> Cost:
-        return training_cost(
-            outcome.figures["num_trajectories"], outcome.solution.kept.train_tokens, config, size, rate
-        )
-
-    cost = cost_of(now)
-    other = None if pinned is None else cost_of(pinned)
-    name = "" if pinned is None else pinned.name
-    width = config.pack_length or config.max_length
-
-    def beside(detail: str, value: str | None) -> str:
-        return detail if value is None else f"{name}: {value}"
-
-    stats = (
-        Stat("Optimizer steps", formats.count(cost.steps),
-             beside(f"{config.epochs:g} epochs of {config.global_batch} a step", other and formats.count(other.steps))),
-        Stat("Tokens trained on", _compact(cost.tokens), beside("all epochs", other and _compact(other.tokens))),
-        Stat("Packed sequences", _count(cost.passes),
-             beside(f"at least, of {formats.count(width)} tokens", other and _count(other.passes))),
-        Stat("Time", _hours(cost.hours),
-             beside("training alone" if rate else "choose a speed under Cost basis", other and _hours(other.hours))),
-        Stat("Memory of a device", _gigabytes(cost.memory_gb), "activations on top"),
-        Stat("Disk", _gigabytes(cost.checkpoint_gb), "checkpoints of the run"),
-    )  # fmt: skip
-    basis = rate.basis if rate else "no run of this student here to measure by"
-    return Card(key="cost", title=title, note=basis, stats=stats, span=4)
+    return cost_cards.cost_card(now, pinned, config, recipe, size, _rate(scored, config, size, devices))
 
 
 def _rate(scored: ScoredPool, config: TrainConfig, size: StudentSize | None, num_devices: int) -> Rate | None:
@@ -91,27 +58,5 @@ def _size(scored: ScoredPool) -> StudentSize | None:
 
 @st.cache_data(max_entries=32, ttl=600, show_spinner=False)
 def size_of_student(student: str, root: str) -> StudentSize | None:
-    """The student's size where its files lie here: a folder, or a student of the workspace."""
-    if not student:
-        return None
-    folders = [Path(student).expanduser()]
-    students = Workspace(root).list("students")
-    folders += [a.path / STUDENT_DIR for a in students if student in (a.id, a.name, a.fingerprint)]
-    sizes = (student_size(folder) for folder in folders if folder.is_dir())
-    return next((size for size in sizes if size is not None), None)
-
-
-def _compact(value: float | None) -> str:
-    return "–" if value is None else formats.compact(value)
-
-
-def _count(value: float | None) -> str:
-    return "–" if value is None else formats.count(value)
-
-
-def _hours(value: float | None) -> str:
-    return "–" if value is None else formats.duration(3600 * value)
-
-
-def _gigabytes(value: float | None) -> str:
-    return "–" if value is None else formats.size(1e9 * value)
+    """The size of a student of this workspace, kept for ten minutes: `lark_engine.figures.cost_card` finds it."""
+    return cost_cards.size_of_student(student, Workspace(root))

@@ -17,6 +17,7 @@ from app.results import Best, Cell, Results
 from lark_engine.config import TrainFormat
 from lark_engine.figures import formats
 from lark_engine.jobs.status import JobView
+from lark_engine.sharing.bundle_format import BundleRecord
 
 _STATES = {"ready": "ready", "running": "running", "stopped": "stopped", "none": "not yet"}
 
@@ -223,16 +224,25 @@ def damaged(folders: Sequence[Path], problems: Sequence[str]) -> str:
     )
 
 
-def place(root: Path) -> str:
-    """Which workspace the page shows, short; the whole path on hover."""
-    return block(f'<span class="lark-place" title="{text(root)}">{text(root.name or root)}</span>')
+def place(root: Path, bundle: BundleRecord | None = None) -> str:
+    """Which workspace the page shows, short; the whole path, or what a bundle is of, on hover."""
+    name, whole = (root.name or str(root), str(root)) if bundle is None else (bundle.title or "Bundle", _bundle(bundle))
+    return block(f'<span class="lark-place" title="{text(whole)}">{text(name)}</span>')
 
 
-def environment(root: Path, facts: Health) -> str:
-    """Which workspace this is, the room it has, and the libraries that make its results."""
+def environment(root: Path, facts: Health, bundle: BundleRecord | None = None) -> str:
+    """Which workspace this is, or what a bundle says of itself; the room there is, and the libraries of this server."""
     rows = "".join(f"<dt>{text(name)}</dt><dd>{text(version)}</dd>" for name, version in facts.versions.items())
+    here = f"<code>{text(root)}</code><p>{formats.size(facts.free_bytes)} free</p>"
+    said = here if bundle is None else f"<p>{text(_bundle(bundle))}</p>"
     return block(
-        f"<h2>Workspace</h2><code>{text(root)}</code><p>{formats.size(facts.free_bytes)} free</p>"
-        f"<h2>Environment</h2><dl>{rows}</dl>",
+        f"<h2>{'Workspace' if bundle is None else 'Bundle'}</h2>{said}<h2>Environment</h2><dl>{rows}</dl>",
         "lark-environment",
     )
+
+
+def _bundle(bundle: BundleRecord) -> str:
+    texts = {"none": "without texts", "chosen": "with chosen texts", "all": "with all texts"}[bundle.texts]
+    redacted = "redacted" if bundle.redacted else "not redacted"
+    parts = (bundle.title, f"made {bundle.created_at:%Y-%m-%d}", texts, redacted, "read-only")
+    return " · ".join(part for part in parts if part)

@@ -33,7 +33,7 @@ from benchmarks.page_clock import CLOCK, Row, timed
 from benchmarks.scored_pool import LARGE_TEXT_TOKENS, make_scored_pool
 from lark_engine.serve import find_dashboard
 from lark_engine.store.workspace import Workspace
-from tests.app.browser import ARGUMENTS, CHROMIUM, dashboard, drag, open_page, slider, wait_idle
+from tests.app.browser import ARGUMENTS, CHROMIUM, dashboard, drag, open_page, slider, until, wait_idle
 
 DRAG_S = 4.0
 _EVERY_META = """(name, value) => {
@@ -202,7 +202,7 @@ def cold_rows(browser: Any, workspace: Workspace, repetitions: int) -> Iterator[
                 context.add_init_script(CLOCK)
                 page = context.new_page()
                 page.goto(f"{address}/{name}", wait_until="commit")
-                page.wait_for_function("window.clock?.first !== undefined", timeout=60_000)
+                until(page, "window.clock?.first !== undefined", timeout_s=60)
                 times.append(page.evaluate("clock.first") / 1000)
                 context.close()
         yield Row(

@@ -17,7 +17,7 @@ from lark_engine.jobs.leases import FOLDER_VARIABLE as LEASES
 from lark_engine.store.lock import lock
 from lark_engine.store.workspace import Workspace
 from lark_engine.training.spec import EVENTS
-from tests.app.browser import dashboard, open_page, wait_idle, wait_meta
+from tests.app.browser import dashboard, open_page, until, wait_idle, wait_meta
 
 NUM_STEPS = 100_000
 _CAPTION = "document.querySelector('.st-key-{key} [role=region]')?.getAttribute('aria-label')"
@@ -123,6 +123,6 @@ def _ticks(page: Any, log: Path, count: int) -> Row:
         page.evaluate(_WATCH)
         write_events(log, 5, first=done - 4, total=2 * NUM_STEPS)
         wait_meta(page, "loss", step=float(done))
-        page.wait_for_function("window.larkTick !== null")
+        until(page, "window.larkTick !== null")
         times.append(page.evaluate("window.larkTick"))
     return Row(what="Train: a tick of that run's live panel, to the paint", values=times, unit="ms", limit=200)

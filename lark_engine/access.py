@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lark_engine.errors import AccessError
+from lark_engine.errors import AccessError, ConfigError, StoreError
+from lark_engine.people import user_name
 from lark_engine.store.atomic import disk_errors, make_dir
 from lark_engine.store.rows import append_durably, read_rows
 
@@ -45,12 +46,16 @@ _VERBS: dict[Capability, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Visitor:
-    """Somebody who acts: a name, where from, what they may do, and a sentence why not everything."""
+    """Somebody who acts: a name, where from, what they may do, and a sentence why not everything.
+
+    `is_remote`: they were let in by a login, and are not the user of this machine.
+    """
 
     name: str
     origin: str
     may: frozenset[Capability]
     because: str = ""
+    is_remote: bool = False
 
     def why_not(self, capability: Capability) -> str:
         """The sentence that a disabled button says; empty for what they may do."""
@@ -63,8 +68,8 @@ NOBODY = Visitor(name="nobody", origin="", may=frozenset(), because="You are not
 
 def _owner() -> Visitor:
     try:
-        name = getpass.getuser()
-    except (OSError, KeyError):
+        name = user_name()
+    except ConfigError:
         name = "user without a name"
     return Visitor(name=name, origin="command line", may=ALL)
 
@@ -83,6 +88,12 @@ def resolve_with(resolver: Resolver) -> Resolver:
 def visitor() -> Visitor:
     """Who acts now."""
     return _resolver()
+
+
+def author_name() -> str:
+    """Who says what is noted now. Errors: `ConfigError` in a container whose user has none."""
+    who = visitor()
+    return who.name if who.is_remote else user_name()
 
 
 def require(capability: Capability) -> Visitor:
@@ -126,14 +137,17 @@ def read_audit(root: Path, *, most: int = 200) -> list[dict[str, Any]]:
     """The last actions that changed something, newest first. Errors: `AccessError` without the right to see them."""
     require("admin")
     path = root / AUDIT
-    return list(read_rows(path))[-most:][::-1] if path.is_file() else []
+    return list(deque(read_rows(path), maxlen=most))[::-1] if path.is_file() else []
 
 
 def _record(root: Path, row: dict[str, Any] | None) -> None:
     """Append a row, one process at a time; None only finds out whether that could be done."""
     path = root / AUDIT
     make_dir(path.parent)
-    with disk_errors(path), path.open("ab") as file:
-        if row is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            append_durably(path, row)
+    try:
+        with disk_errors(path), path.open("ab") as file:
+            if row is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                append_durably(path, row)
+    except OSError as error:
+        raise StoreError(f"{path}: what is changed cannot be recorded ({error.strerror}); mend the file") from error

@@ -5,7 +5,6 @@ Nothing here imports torch until a device or a dtype must be decided, so that pl
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,8 +119,8 @@ def resolve_model(name: str, workspace: Workspace) -> ModelRef:
         if not folder.is_dir() and name in (artifact.id, artifact.fingerprint, artifact.name):
             return model_of_checkpoint(workspace.resolve("checkpoints", name), workspace)
     if folder.is_dir() and (folder / "adapter_config.json").is_file():
-        base_name = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-        base = resolve_student(base_name, workspace)
+        _check_adapter_dir(folder)
+        base = resolve_student(base_of_adapter(folder), workspace)
         expected = read_json(folder / BASE_MODEL)["content"] if (folder / BASE_MODEL).is_file() else base.content
         if base.content != expected:
             raise StudentError(
@@ -146,6 +145,7 @@ def model_of_checkpoint(artifact: Artifact, workspace: Workspace) -> ModelRef:
             f"({manifest.identity.get('student')}, found {base.content}); give back the student that it was trained on"
         )
     path = artifact.path / ADAPTER_DIR
+    _check_adapter_dir(path)
     return ModelRef(name=artifact.id, path=path, content=artifact.fingerprint, base=base, artifact=artifact)
 
 
@@ -180,6 +180,49 @@ def _check_model_dir(folder: Path) -> None:
         )
     if not any(folder.glob("*.safetensors")):
         raise StudentError(f"{folder}: no *.safetensors weights; convert them (pickled weights are never loaded)")
+    _check_index(folder / "model.safetensors.index.json")
+
+
+def _check_index(path: Path) -> None:
+    """An index may name any file in place of its parts: a pickled one, or one of another folder.
+
+    Errors: `StudentError` for a part that is no safetensors file beside it.
+    """
+    if not path.exists():
+        return
+    parts = _object(path).get("weight_map")
+    for name in set(map(str, parts.values())) if isinstance(parts, dict) else ():
+        if not name.endswith(".safetensors") or Path(name).name != name:
+            raise StudentError(
+                f"{path}: names the part {name[:120]!r}, which is no safetensors file beside it; convert the weights "
+                "(pickled ones are never loaded)"
+            )
+
+
+def _check_adapter_dir(folder: Path) -> None:
+    """An adapter's weights are safetensors too: peft would take a pickled file where there are none."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise StudentError(
+            f"{folder}: no adapter_model.safetensors; save the adapter with it (pickled weights are never loaded)"
+        )
+
+
+def base_of_adapter(folder: Path) -> str:
+    """What an adapter says it was trained on. Errors: `StudentError` where it does not say it."""
+    name = _object(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise StudentError(
+            f"{folder / 'adapter_config.json'}: has no base_model_name_or_path; set it to the folder of the base model"
+        )
+    return name
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A configuration file of a model. Errors: `StudentError` when it is no JSON object, else as `read_json`."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise StudentError(f"{path}: no JSON object; copy the model again")
+    return values
 
 
 def cuda_is_there() -> bool:
@@ -219,7 +262,7 @@ def load_tokenizer(model: ModelRef, *, trust_remote_code: bool = False) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model.base_path, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise StudentError(f"{model.base_path}: the tokenizer cannot be loaded: {first_line(error)}") from error
+        raise _not_loaded(model.base_path, "tokenizer", error) from error
 
 
 def load_model(model: ModelRef, *, dtype: str, device: str, trust_remote_code: bool = False) -> Any:
@@ -232,6 +275,8 @@ def load_model(model: ModelRef, *, dtype: str, device: str, trust_remote_code: b
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    if not trust_remote_code:
+        _refuse_kernels(model.base_path)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             model.base_path, dtype=torch_dtype(dtype), use_safetensors=True, trust_remote_code=trust_remote_code
@@ -243,8 +288,31 @@ def load_model(model: ModelRef, *, dtype: str, device: str, trust_remote_code: b
         return loaded.to(device).eval()
     except torch.OutOfMemoryError as error:
         raise DeviceError(f"{model.name} does not fit on {device}; use a smaller model or another device") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise StudentError(f"{model.base_path}: the model cannot be loaded: {first_line(error)}") from error
+    except Exception as error:  # its configuration is anybody's: what a library makes of it may fail in any way
+        raise _not_loaded(model.base_path, "model", error) from error
+
+
+def _refuse_kernels(folder: Path) -> None:
+    """A configuration may ask for an attention of the hub: code that is downloaded and run. Errors: `StudentError`."""
+    config = _object(folder / "config.json")
+    for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal"):
+        if "/" in (asked := str(config.get(key))):
+            raise StudentError(
+                f"{folder / 'config.json'}: {key} asks for {asked[:120]!r}, code of the hub, which is not run unless "
+                "you say so: remove the line, or if you trust it give --trust-remote-code"
+            )
+
+
+def _not_loaded(folder: Path, what: str, error: Exception) -> StudentError:
+    """Why a library does not load something, and what to do where it wants to run the code beside it."""
+    if "trust_remote_code" in str(error):
+        return StudentError(
+            f"{folder}: the {what} comes with Python code of its own, which is not run unless you say so: read the .py "
+            "files in it, and if you trust them give --trust-remote-code"
+        )
+    if "weights_only" in str(error):  # torch's own words say how to run the code in it
+        return StudentError(f"{folder}: the {what} holds pickled weights, which are never loaded; save safetensors")
+    return StudentError(f"{folder}: the {what} cannot be loaded: {first_line(error)}")
 
 
 def save_weights(
@@ -276,14 +344,17 @@ def context_length(model: ModelRef) -> int | None:
 
 
 def stated_length(folder: Path) -> int | None:
-    """The longest sequence that the config in a model's folder states, in tokens; None where it states none."""
-    limit = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
-    return int(limit) if limit else None
+    """The longest sequence that the config in a model's folder states, in tokens; None where it states none.
+
+    Errors: `StudentError`, `StoreError` when the config is no JSON object.
+    """
+    limit = _object(folder / "config.json").get("max_position_embeddings")
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def model_type(model: ModelRef) -> str:
     """The architecture's name in the model's config."""
-    return str(json.loads((model.base_path / "config.json").read_text()).get("model_type", ""))
+    return str(_object(model.base_path / "config.json").get("model_type", ""))
 
 
 def free_device_memory() -> None:

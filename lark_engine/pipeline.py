@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -28,12 +29,13 @@ from lark_engine.evaluation.generate import generate, plan_generation
 from lark_engine.evaluation.grade import grade, plan_grade
 from lark_engine.models import ADAPTER_DIR, STUDENT_DIR, ModelRef, model_of_checkpoint, resolve_student
 from lark_engine.pool.importer import import_pool, plan_pool
-from lark_engine.recipes import train_recipe
+from lark_engine.recipes import refuse_programs, train_recipe
 from lark_engine.recipes.batches import with_global_batch
 from lark_engine.recipes.reading import load_yaml
 from lark_engine.results.table import results_table
 from lark_engine.scoring.score import plan_score, score
 from lark_engine.selection.select import plan_select, select
+from lark_engine.store.atomic import user_path
 from lark_engine.store.workspace import Artifact, Plan, Workspace
 from lark_engine.training.plan import TrainData, plan_train, selection_data
 from lark_engine.training.train import train
@@ -75,10 +77,11 @@ class Step:
         return "unfinished rows are kept" if self.partial else "not made yet"
 
 
-def read_recipe(path: Path) -> RunConfigs:
+def read_recipe(path: Path, *, trust_remote_code: bool = False, server_python: Path | None = None) -> RunConfigs:
     """Read and check a run recipe; relative paths in it are relative to its folder.
 
-    Errors: `ConfigError` with section, key and the nearest valid name.
+    What runs code is the caller's to say and not the recipe's. Errors: `ConfigError` with section, key and the nearest
+    valid name.
     """
     recipe = RunRecipe.parse(load_yaml(path), str(path))
     base = path.absolute().parent
@@ -87,13 +90,18 @@ def read_recipe(path: Path) -> RunConfigs:
     if "recipe" in train_values:
         train_values = {**train_recipe(_path(str(train_values["recipe"]), base)), **train_values}
     pool_values = {**recipe.pool, "source": _path(str(recipe.pool.get("source", "")), base)}
-    benchmarks = recipe.generate.get("benchmark", [])
-    listed = [benchmarks] if isinstance(benchmarks, str) else benchmarks
-    generate_values = {**recipe.generate, "benchmark": [_benchmark_path(str(name), base) for name in listed]}
+    listed = _listed(recipe.generate.get("benchmark"), f"{path}: generate: benchmark")
+    generate_values = {**recipe.generate, "benchmark": [_benchmark_path(name, base) for name in listed]}
     if measured := train_values.get("eval_benchmarks"):
-        names = [measured] if isinstance(measured, str) else measured
-        train_values["eval_benchmarks"] = [_benchmark_path(str(name), base) for name in names]
+        names = _listed(measured, f"{path}: train: eval_benchmarks")
+        train_values["eval_benchmarks"] = [_benchmark_path(name, base) for name in names]
     score_values = dict(recipe.score)
+    for section, values in (("score", score_values), ("train", train_values), ("generate", generate_values)):
+        refuse_programs(values, f"{path}: {section}")
+        if trust_remote_code:
+            values["trust_remote_code"] = True
+    if server_python:
+        generate_values["server_python"] = str(server_python)
     for values in (score_values, train_values, generate_values):
         for name in ("chat_template", "deepspeed", "eval_data"):
             if isinstance(values.get(name), str):
@@ -202,9 +210,17 @@ def _planned_models(configs: RunConfigs, workspace: Workspace, checkpoint: Plan)
     return [student, planned] if configs.baseline else [planned]
 
 
+def _listed(value: Any, place: str) -> list[str]:
+    """One name, or several. Errors: `ConfigError` for anything else."""
+    names = [value] if isinstance(value, str) else value or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{place}: give a name, or a list of names")
+    return names
+
+
 def _path(value: str, base: Path) -> str:
     """A path of the recipe, seen from the recipe's folder; what is no file there (a hub id, a name) stays as it is."""
-    candidate = base / Path(value).expanduser()
+    candidate = base / user_path(value)
     return str(candidate) if value and candidate.exists() else value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -94,12 +95,40 @@ def pid_namespace() -> str:
     return os.readlink(_PROC / "self/ns/pid")  # noqa: PTH115
 
 
-def marked(name: str, value: str, *, session: int | None = None) -> list[int]:
-    """Ids of the live processes with `name=value` in their environment, or in this session."""
+def marked(name: str, value: str, *, session: int | None = None, is_ours: bool = True) -> list[int]:
+    """Ids of the live processes with `name=value` in their environment, or in this session.
+
+    `is_ours`: whether the session is known for sure to be that of those. If not, it is when one of them is in it.
+    """
     wanted = f"{name}={value}".encode()
-    return [
-        pid for pid, stat in _live() if (session is not None and stat.session == session) or wanted in _environment(pid)
-    ]
+    found = {pid: (live.session, wanted in _environment(pid)) for pid, live in _live()}
+    if not is_ours and (session, True) not in found.values():
+        session = None
+    return [pid for pid, (own, has_mark) in found.items() if has_mark or (session is not None and own == session)]
+
+
+def carries(pid: int, name: str, value: str) -> bool:
+    """Whether a process was started with `name=value` in its environment."""
+    return f"{name}={value}".encode() in _environment(pid)
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has this very file open; False also where we may not look, and for a file of several names."""
+    try:
+        file = path.lstat()
+        if not stat.S_ISREG(file.st_mode) or file.st_nlink != 1:
+            return False
+        links = list(os.scandir(_PROC / str(pid) / "fd"))
+    except OSError:
+        return False
+    return any(_is_same(link.path, file) for link in links)
+
+
+def _is_same(path: str, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), file)  # noqa: PTH116
+    except OSError:  # closed meanwhile
+        return False
 
 
 def session_of(leader: ProcessIdentity | None) -> int | None:
@@ -112,8 +141,8 @@ def session_of(leader: ProcessIdentity | None) -> int | None:
 def descendants(ancestor: int) -> list[int]:
     """Ids of the live processes that this one started, and that those started."""
     children: dict[int, list[int]] = {}
-    for pid, stat in _live():
-        children.setdefault(stat.parent, []).append(pid)
+    for pid, live in _live():
+        children.setdefault(live.parent, []).append(pid)
     found: list[int] = []
     waiting = [ancestor]
     while waiting:
@@ -148,10 +177,21 @@ def send(pid: int, number: int) -> bool:
     return True
 
 
+def may_signal(pid: int) -> bool:
+    """Whether this user may send a process signals."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return False
+    except ProcessLookupError:
+        return True
+    return True
+
+
 def _live() -> Iterator[tuple[int, _Stat]]:
     for entry in os.scandir(_PROC):
-        if entry.name.isdigit() and (stat := _stat(int(entry.name))) and stat.state not in _DEAD:
-            yield int(entry.name), stat
+        if entry.name.isdigit() and (found := _stat(int(entry.name))) and found.state not in _DEAD:
+            yield int(entry.name), found
 
 
 def _stat(pid: int) -> _Stat | None:

@@ -13,6 +13,7 @@ from app.eval_run import nothing_graded, show_run
 from app.loaders import load_results
 from app.problem_view import show_problem
 from app.session import current_workspace
+from app.shell import is_closed
 
 VIEWS = {"results": "Results", "run": "Run", "compare": "Compare", "problems": "Problems"}
 _VIEW = one_of(list(VIEWS), "results")
@@ -27,7 +28,8 @@ st.segmented_control(
 )  # fmt: skip
 view = read("view", _VIEW)
 if view == "run":
-    show_run(workspace)
+    if not is_closed("launch", "Run what is missing", "lark generate --model-path MODEL --benchmark NAME --grade"):
+        show_run(workspace)
 elif (results := load_results(workspace)).table.empty:
     nothing_graded(workspace)
 elif view == "compare":

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import streamlit as st
 
-from app import address, explore_cards, explore_controls, explore_tables, widgets
+from app import address, explore_controls, explore_tables, widgets
 from app.address import bound, flag, go, number, one_of
 from app.boundary import guarded
 from app.components.board import board
@@ -22,6 +22,7 @@ from app.shell import nothing_scored
 from lark_engine.errors import ConfigError
 from lark_engine.explore.tables import CANDIDATE_SORTS, PAGE_SIZE, PROBLEM_SORTS, candidate_page, problem_page
 from lark_engine.explore.view import METRICS, is_known
+from lark_engine.figures import explore_cards
 from lark_engine.figures.formats import count
 from lark_engine.figures.metric_words import METRIC_WORDS, energy_words
 

@@ -13,6 +13,7 @@ from app.launch import launch_panel, newest_job
 from app.loaders import load_snapshot
 from app.runs_view import show_runs
 from app.session import current_workspace
+from app.shell import is_closed
 from app.train_blocks import fact_grid
 from app.train_empty import nothing_to_train
 from app.train_form import ESSENTIAL, Chosen, choose
@@ -75,6 +76,8 @@ def will_it_fit(chosen: Chosen, config: TrainConfig, command: list[str]) -> str:
 
 def new_run() -> None:
     """From the selection to the button that starts the training."""
+    if is_closed("launch", "Start training", "lark train lora --train-data SELECTION --student STUDENT"):
+        return
     chosen = choose(snapshot)
     config = options(chosen) if chosen is not None else None
     if chosen is not None and config is not None and chosen.student:

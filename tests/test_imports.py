@@ -58,10 +58,13 @@ sys.path.insert(0, {str(ROOT)!r})
 from benchmarks.scored_pool import make_scored_pool
 from lark_engine.store.workspace import Workspace
 make_scored_pool(Workspace(os.environ["LARK_HOME"]), num_problems=6, num_candidates=4)
+from streamlit import config
+config.get_config_options()
+config._set_option("server.address", "127.0.0.1", "as lark serve starts it")
 import app.main
 from streamlit.testing.v1 import AppTest
 page = AppTest.from_file({str(ROOT / "app" / "router.py")!r}, default_timeout=60).run()
-for name in ("overview", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs"):
+for name in ("overview", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs", "share"):
     page.switch_page("../pages/" + name + ".py").run()
     assert not page.exception, page.exception
     assert page.title[0].value.lower() == {{"score": "pool and scores"}}.get(name, name), page.title

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import plotly
 import streamlit as st
 
+from lark_engine.figures import drawing
 from lark_engine.figures.cards import Card
-from lark_engine.figures.palette import DARK, LIGHT
 
 PLOTLY_ROUTE = f"/lark/plotly-{plotly.__version__}.min.js"
 _HERE = Path(__file__).parent
@@ -67,10 +67,8 @@ def _card(card: Card) -> dict[str, Any]:
         "stats": [stat._asdict() for stat in card.stats],
     }  # fmt: skip
     if card.figure is not None:
-        assert card.alt, f"the chart {card.key} needs its text"
         # The figure travels as text: the browser tells by comparing whether it changed.
-        figure = json.dumps(card.figure, separators=(",", ":"), allow_nan=False)
-        shown |= {"alt": card.alt, "height": card.height, "figure": figure}
+        shown |= {"alt": card.alt, "height": card.height, "figure": drawing.figure_text(card)}
     return shown
 
 
@@ -97,12 +95,8 @@ def _is_number(said: Any) -> bool:
 
 @st.cache_resource(show_spinner=False)
 def _component() -> Any:
-    script = _script("board.js")
-    for name, value in {"__LIGHT__": LIGHT, "__DARK__": DARK}.items():
-        script = script.replace(name, json.dumps(value))
-    return st.components.v2.component(
-        "lark_board", js=script, css=(_HERE / "board.css").read_text(encoding="utf-8"), isolate_styles=False
-    )
+    script = drawing.script() + _script("board.js")
+    return st.components.v2.component("lark_board", js=script, css=drawing.styles(), isolate_styles=False)
 
 
 @st.cache_resource(show_spinner=False)

@@ -30,7 +30,10 @@ export default function ({ data, parentElement, setStateValue }) {
   input.min = 0; input.max = data.stops.length - 1; input.step = 1; input.disabled = data.disabled;
   const show = (text) => { root.output.textContent = text; input.setAttribute("aria-valuetext", text); };
   const moving = () => root.want !== undefined || root.pressed;
-  if (!moving()) { input.value = data.place; show(data.text); }
+  if (!moving()) {
+    input.value = data.place; show(data.text);
+    if (root.dataset.unwritten !== data.stops[data.place]) delete root.dataset.unwritten;
+  }
 
   const send = (place, settled) => {
     root.busy = true; root.sent = place; root.sentAt = performance.now();
@@ -51,6 +54,7 @@ export default function ({ data, parentElement, setStateValue }) {
     const place = Number(input.value);
     show(root.data.labels[place]);
     root.want = place; root.calm = false;
+    root.dataset.unwritten = root.data.stops[place];  // until the address says it, what copies the address adds it
     if (!root.busy || performance.now() - root.sentAt > LOST_MS) send(place, false);
     settle();
   };

@@ -12,6 +12,10 @@ One module for each group of commands:
 - results: table, compare, lineage
 - run: run, demo
 - serve: serve
+- report: report
+- bundle: bundle
+- views: views save, list, rename, remove
+- access: access add, rotate, remove, list, log
 - jobs: jobs submit, list, show, logs, stop, resume, clone, remove
 - clean: clean
 - doctor: doctor
@@ -32,12 +36,15 @@ import typer
 
 from lark_engine import __version__
 from lark_engine.cli import (
+    access,
     benchmarks,
+    bundle,
     clean,
     doctor,
     evaluate,
     jobs,
     pool,
+    report,
     results,
     run,
     score,
@@ -45,6 +52,7 @@ from lark_engine.cli import (
     serve,
     sweep,
     train,
+    views,
 )
 from lark_engine.cli.common import Guarded
 
@@ -64,6 +72,10 @@ app.add_typer(evaluate.app)
 app.add_typer(results.app)
 app.add_typer(run.app)
 app.add_typer(serve.app)
+app.add_typer(report.app)
+app.add_typer(bundle.app)
+app.add_typer(views.app, name="views")
+app.add_typer(access.app, name="access")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(clean.app)
 app.add_typer(doctor.app)

@@ -88,9 +88,10 @@ def clean_command(
 
 
 def _propose(store: Workspace, policy: Policy, now: float | None = None) -> _Proposal:
+    from lark_engine.sharing.views import names_shown, read_views
     from lark_engine.store.cleaning import survey
 
-    found = survey(store, _job_records(store), now=now)
+    found = survey(store, _job_records(store), shown=names_shown(read_views(store.root).views), now=now)
     return _Proposal(found, plan_cleaning(found, policy))
 
 

@@ -19,13 +19,17 @@ app = typer.Typer()
 def run_command(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe of all stages")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan with fingerprints, make nothing")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="run Python code that comes with the student's files")
+    ] = False,
+    server_python: Annotated[Path | None, typer.Option(help="interpreter that vllm or sglang is in")] = None,
     workspace: WorkspaceOption = CACHE,
 ) -> None:
     """Run all stages of a recipe; what is done already is skipped, and said."""
     from lark_engine.pipeline import plan_run, read_recipe
 
     store = Workspace(workspace)
-    configs = read_recipe(recipe)
+    configs = read_recipe(recipe, trust_remote_code=trust_remote_code, server_python=server_python)
     if dry_run:
         for step in plan_run(configs, store):
             typer.echo(f"{step.stage:<9} {step.state:<7} {step.plan.id:<58} {step.why}")

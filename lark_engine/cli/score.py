@@ -73,6 +73,7 @@ def tokens_command(
     alternatives: Annotated[int, typer.Option(help="most probable tokens to keep for each token", min=0, max=50)] = 5,
     device: Annotated[Device, typer.Option(help="where to run; auto = CUDA when this machine has it")] = "auto",
     batch_tokens: Annotated[int | None, typer.Option(help="most tokens in one forward pass", min=1)] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="run Python code that comes with the student")] = False,
     workspace: WorkspaceOption = CACHE,
 ) -> None:
     """Compute the statistics of every response token of given candidates, with the student's alternatives."""
@@ -83,8 +84,9 @@ def tokens_command(
     artifact = store.resolve("scores", scores)
     rows = _rows(artifact, candidate or [], problem or [], selection, everything, store)
     made = score_tokens(
-        artifact, store, rows, alternatives=alternatives, device=resolve_device(device), batch_tokens=batch_tokens
-    )
+        artifact, store, rows, alternatives=alternatives, device=resolve_device(device), batch_tokens=batch_tokens,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
     typer.echo(f"{artifact.id}: tokens of {made:,} candidates computed, {len(rows) - made:,} were there already")
     typer.echo(f"  {artifact.path / 'token_stats'}")
 

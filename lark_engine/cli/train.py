@@ -15,6 +15,7 @@ from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption, done, is_u
 from lark_engine.config import TrainConfig
 from lark_engine.errors import StoppedEarly
 from lark_engine.options import with_options
+from lark_engine.printing import printable
 from lark_engine.store.workspace import Artifact, Workspace
 
 if TYPE_CHECKING:
@@ -90,13 +91,15 @@ def train_lora(
 def merge_command(
     checkpoint: Annotated[str, typer.Argument(help="LoRA checkpoint, by id or unique name")],
     output_dir: OutputDir = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="run Python code that comes with the base's files")] = False,
     workspace: WorkspaceOption = CACHE,
 ) -> None:
     """Merge a LoRA checkpoint into its base model: whole weights that any program loads."""
     from lark_engine.training.merge import merge
 
     store = Workspace(workspace)
-    _hand_over(merge(store.resolve("checkpoints", checkpoint), store), store, output_dir)
+    adapter = store.resolve("checkpoints", checkpoint)
+    _hand_over(merge(adapter, store, trust_remote_code=trust_remote_code), store, output_dir)
 
 
 def _named(name: str | None) -> dict[str, str]:
@@ -137,8 +140,9 @@ def preflight_lines(found: PreflightResult) -> list[str]:
     lines = ["first forward pass (⟦…⟧ is read, the rest is trained on):"]
     for shown in found.first_batch[:_SHOWN]:
         lines.append(
-            f"  {shown.label} ({shown.teacher}): {shown.num_prompt_tokens:,} prompt tokens of coefficient 0, "
-            f"{shown.num_response_tokens:,} response tokens of {shown.coefficient:.3g}; {shown.share:.1%} of its step"
+            f"  {printable(f'{shown.label} ({shown.teacher})')}: {shown.num_prompt_tokens:,} prompt tokens of "
+            f"coefficient 0, {shown.num_response_tokens:,} response tokens of {shown.coefficient:.3g}; "
+            f"{shown.share:.1%} of its step"
         )
         lines.append(f"    ⟦{_excerpt(shown.prompt)}⟧{_excerpt(shown.response)}")
     if (more := len(found.first_batch) - _SHOWN) > 0:

@@ -5,6 +5,7 @@ A field's `identity` says whether it changes the output: only identity fields en
 
 from lark_engine.config.base import Device, Dtype, StageConfig
 from lark_engine.config.evaluation import GenerateConfig, GradeConfig
+from lark_engine.config.report import ReportConfig
 from lark_engine.config.run import RunRecipe
 from lark_engine.config.selection import Choices, PoolConfig, ScoreConfig, SelectConfig, TrainFormat
 from lark_engine.config.training import SweepConfig, TrainConfig
@@ -16,6 +17,7 @@ __all__ = [
     "GenerateConfig",
     "GradeConfig",
     "PoolConfig",
+    "ReportConfig",
     "RunRecipe",
     "ScoreConfig",
     "SelectConfig",

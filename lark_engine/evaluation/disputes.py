@@ -7,14 +7,14 @@ rules said.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from lark_engine import access
 from lark_engine.errors import ConfigError, StoreError
 from lark_engine.store.atomic import disk_errors
 from lark_engine.store.lock import lock
@@ -58,6 +58,7 @@ def add_dispute(
     """
     from lark_engine.evaluation.generate import GENERATIONS
 
+    access.require("save")
     known = {SampleKey(row["problem_id"], row["sample_index"]) for row in read_rows(generations.path / GENERATIONS)}
     if key not in known:
         of_problem = sorted(k.sample_index for k in known if k.problem_id == key.problem_id)
@@ -69,8 +70,14 @@ def add_dispute(
         problem_id=key.problem_id, sample_index=key.sample_index, correct=correct, author=author.strip(),
         reason=reason.strip(), created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-    path = generations.path / DISPUTES
-    with lock(generations.path / _LOCK_DIR), disk_errors(path):
+    path, root = generations.path / DISPUTES, generations.path.parents[2]
+    details: dict[str, str | int] = {
+        "generations": generations.id, "problem": key.problem_id, "sample": key.sample_index,
+        "verdict": {True: "correct", False: "wrong", None: "as-graded"}[correct],
+    }  # fmt: skip
+    with (
+        access.action(root, "save", "dispute.record", **details), lock(generations.path / _LOCK_DIR), disk_errors(path)
+    ):  # fmt: skip
         append_durably(path, dispute.model_dump())
     return dispute
 
@@ -87,7 +94,7 @@ def read_disputes(generations_dir: Path) -> dict[SampleKey, Dispute]:
             number += 1
             dispute = Dispute.model_validate(row)
             found[dispute.key] = dispute
-    except (ValidationError, json.JSONDecodeError, AssertionError) as error:
+    except (ValueError, AssertionError) as error:
         raise StoreError(f"{path}:{max(number, 1)}: is no dispute; mend or remove this line") from error
     return {key: dispute for key, dispute in found.items() if dispute.correct is not None}
 

@@ -222,7 +222,7 @@ def installed(python: Path, *packages: str) -> dict[str, str]:
         done = subprocess.run(
             [str(python), "-c", _LOOK_UP, *packages], capture_output=True, text=True, timeout=60, check=True
         )
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ServerError(f"{python}: is no Python interpreter that runs ({error}); check --server-python") from error
     return dict(line.split() for line in done.stdout.splitlines())
 

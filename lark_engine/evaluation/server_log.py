@@ -66,6 +66,11 @@ def last_meaningful_line(log_path: Path) -> str:
     with log_path.open("rb") as file:
         file.seek(max(log_path.stat().st_size - (1 << 18), 0))
         text = file.read().decode("utf-8", "replace")
+    if "trust_remote_code=True" in text:
+        return (
+            "the model comes with Python code of its own, which is not run unless you say so: read the .py files in "
+            "its folder, and if you trust them give --trust-remote-code"
+        )
     said = []
     for line in text.splitlines():
         words = _LOG_PREFIX.sub("", line)

@@ -146,12 +146,13 @@ class ModelServer:
         started = time.monotonic()
         # The key of somebody else's server is none of this one's business.
         inherited = {name: value for name, value in os.environ.items() if name != API_KEY_VARIABLE}
-        # A process that gives itself a title would otherwise overwrite the environment that it is known by.
-        marked = {MARK: self._mark, "SPT_NOENV": "1"}
+        # A process that gives itself a title would otherwise overwrite the environment that it is known by; and what
+        # lies in the folder that it runs in is not imported.
+        marked = {MARK: self._mark, "SPT_NOENV": "1", "PYTHONSAFEPATH": "1"}
         environment = self.engine.environment(self.base, self.options, self.api_key)
         with self.log_path.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "lark_engine.leash", *command],
+                [sys.executable, "-P", "-m", "lark_engine.leash", *command],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**inherited, **environment, **marked},
             )  # fmt: skip

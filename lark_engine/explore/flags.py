@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
+from lark_engine import access
 from lark_engine.errors import ConfigError, StoreError
 from lark_engine.pool.staging import TRAJECTORIES
 from lark_engine.store.atomic import disk_errors
@@ -55,6 +56,7 @@ def set_flag(pool: Artifact, key: CandidateKey, *, flagged: bool, author: str, r
     there is not; `StoreError` when the pool's folder cannot be written.
     """
     assert pool.kind == "pools", f"{pool.id} is of kind {pool.kind}"
+    access.require("save")
     _require_candidate(pool, key)
     if not author.strip() or not reason.strip():
         raise ConfigError("a flag needs its author and a reason; give --author and --reason")
@@ -64,8 +66,10 @@ def set_flag(pool: Artifact, key: CandidateKey, *, flagged: bool, author: str, r
         problem_id=key.problem_id, candidate_id=key.candidate_id, flagged=flagged, author=author.strip(),
         reason=reason.strip(), created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-    path = pool.path / FLAGS
-    with disk_errors(path), lock(pool.path):
+    path, root = pool.path / FLAGS, pool.path.parents[1]
+    details: dict[str, str | int] = {"pool": pool.id, "problem": key.problem_id, "candidate": key.candidate_id}
+    what = "flag.set" if flagged else "flag.remove"
+    with access.action(root, "save", what, **details), disk_errors(path), lock(pool.path):
         if not flagged and key not in read_flags(pool):
             raise ConfigError(f"{pool.id}: candidate {key.candidate_id} of problem {key.problem_id!r} has no flag")
         append_durably(path, flag.model_dump())

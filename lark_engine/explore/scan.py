@@ -86,7 +86,7 @@ def is_scanning(pool: Artifact, memo_dir: Path) -> bool:
 
 def start_scan(pool: Artifact, memo_dir: Path) -> subprocess.Popen[bytes]:
     """Scan in a process of its own, which gives way to others and outlives this one."""
-    command = [sys.executable, "-m", "lark_engine.explore.scan", str(pool.path), str(memo_dir)]
+    command = [sys.executable, "-P", "-m", "lark_engine.explore.scan", str(pool.path), str(memo_dir)]
     quiet = subprocess.DEVNULL
     root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What the page Tune computes for one selection: the engine's solution and every figure made from it. No Streamlit."""
+"""What is shown of one selection: the engine's solution, and every number of its figures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from lark_engine.config import SelectConfig
 from lark_engine.errors import ConfigError
 from lark_engine.explore.explain import threshold
+from lark_engine.figures import formats
 from lark_engine.scoring.matrix import Floats
 from lark_engine.selection.compare import compare, weight_changes
 from lark_engine.selection.curves import BudgetCurves, budget_curves, knee
@@ -119,20 +120,25 @@ def difference(now: Outcome, pinned: Outcome) -> dict[str, Any]:
     return compare(pinned.solution.kept, now.solution.kept)
 
 
-def largest_difference(now: Outcome, pinned: Outcome | None) -> int | None:
-    """The problem (row of the matrices) whose weights differ most between two selections; without a second one, the
-    problem whose weight is most concentrated for what it keeps. Only problems that `now` keeps something of.
+def by_difference(now: Outcome, pinned: Outcome | None) -> list[int]:
+    """The problems (rows of the matrices) that `now` keeps something of, those first whose weights differ most between
+    two selections; without a second one, those whose weight is most concentrated for what they keep.
     """
     prob_NW, num_N = now.solution.prob_NW, now.solution.num_kept_N
-    if not num_N.any():
-        return None
     if pinned is not None:
-        change_N = np.full(len(num_N), -1.0)
+        size_N = np.full(len(num_N), -1.0)
         found_N = weight_changes(pinned.solution.kept, now.solution.kept)
-        change_N[: len(found_N)] = found_N
-        return int(np.argmax(np.where(num_N > 0, change_N, -1.0)))
-    # Σq² of uniform weights is 1/m: their ratio says how far from uniform a problem is, whatever it keeps.
-    return int(np.argmax(np.einsum("nk,nk->n", prob_NW, prob_NW) * num_N))
+        size_N[: len(found_N)] = found_N
+    else:
+        # Σq² of uniform weights is 1/m: their ratio says how far from uniform a problem is, whatever it keeps.
+        size_N = np.einsum("nk,nk->n", prob_NW, prob_NW) * num_N
+    order_N = np.argsort(-np.where(num_N > 0, size_N, -np.inf), kind="stable")
+    return [int(row) for row in order_N if num_N[row]]
+
+
+def largest_difference(now: Outcome, pinned: Outcome | None) -> int | None:
+    """The first of `by_difference`; None where nothing is kept."""
+    return next(iter(by_difference(now, pinned)), None)
 
 
 class ProblemView(NamedTuple):
@@ -160,3 +166,14 @@ def problem_view(outcome: Outcome, row: int) -> ProblemView:
     prob = prob_K[columns]
     cut = threshold(solution, outcome.config, row)
     return ProblemView(row, columns, energy, prob, None if cut is None else cut.energy)
+
+
+def budget_text(config: SelectConfig) -> str:
+    """The selection in a few words: `χ² · B = 3`."""
+    strength = {
+        "budget": f"B = {config.budget}", "sharpness": f"B = {config.budget}, s = {config.sharpness:.3g}",
+        "temperature": f"τ = {config.tau or 0:.3g}",
+    }[config.mode]  # fmt: skip
+    parts = [formats.rule(config.rule), strength if config.has_budget or config.mode == "temperature" else ""]
+    parts.append("" if config.energy == "g_hat" else f"by {config.energy}")
+    return " · ".join(part for part in parts if part)

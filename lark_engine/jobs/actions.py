@@ -1,4 +1,7 @@
-"""What can be done with jobs: submit, stop, resume, clone, remove. Any process may call these on any workspace."""
+"""What can be done with jobs: submit, stop, resume, clone, remove. Any process may call these on any workspace.
+
+Each asks whether the one who acts may do it, and is recorded.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import contextlib
 import fcntl
 import logging
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from lark_engine import access
 from lark_engine.errors import ConfigError, DeviceError, LarkError, ServerError, StoreError
 from lark_engine.jobs import verdicts
 from lark_engine.jobs.devices import machine_devices
@@ -21,7 +26,16 @@ from lark_engine.jobs.leases import never_enough, what_can_never_be
 from lark_engine.jobs.needs import NOTHING, Needs, needs_of
 from lark_engine.jobs.records import JobSpec, LauncherName, Request
 from lark_engine.jobs.status import RESUMABLE, JobView, list_jobs, view
-from lark_engine.processes import ProcessIdentity, descendants, end_all, marked, session_of
+from lark_engine.processes import (
+    ProcessIdentity,
+    carries,
+    descendants,
+    end_all,
+    has_open,
+    marked,
+    may_signal,
+    session_of,
+)
 from lark_engine.store.atomic import disk_errors, make_dir
 
 log = logging.getLogger(__name__)
@@ -45,6 +59,7 @@ def submit(
     `DeviceError` for more devices than there are; `StoreError`; `ServerError` with the reason why it did not start.
     The folder of a job that did not start stays, with its verdict.
     """
+    access.require("launch")
     command = require_lark(command)
     needs = _needs(command, cwd, devices, launcher)
     spec = JobSpec(
@@ -52,7 +67,8 @@ def submit(
         devices=needs.count, max_retries=max_retries, launcher=launcher, address=address, cloned_from=cloned_from,
         are_devices_given=devices is not None,
     )  # fmt: skip
-    return launch(create_job(root, spec))
+    with access.action(root, "launch", "job.submit", command=shlex.join(command), cloned_from=cloned_from):
+        return launch(create_job(root, spec))
 
 
 def submit_once(root: Path, command: Sequence[str], *, cwd: Path, **options: Any) -> JobView:
@@ -61,6 +77,7 @@ def submit_once(root: Path, command: Sequence[str], *, cwd: Path, **options: Any
     For buttons: a double click, two tabs and a page that is loaded anew mean one job, whichever process they reach.
     `options` and errors: as `submit`.
     """
+    access.require("launch")
     words = require_lark(command)
     make_dir(root / JOBS_DIR)
     with disk_errors(root), (root / JOBS_DIR / ".submit.lock").open("a") as file:
@@ -101,16 +118,24 @@ def stop(job: Job, request: Request, *, timeout_s: float = STOP_TIMEOUT_S) -> Jo
     supervisor of this machine that hangs is killed with what it should have killed. Errors: `StoreError` for a job that
     has ended, whose folder cannot be written, or that does not end.
     """
+    with access.action(job.workspace_root, "cancel", "job.stop", job=job.id, request=request):
+        return _stop(job, request, timeout_s)
+
+
+def _stop(job: Job, request: Request, timeout_s: float) -> JobView:
     before = view(job)
     if not before.is_live and before.state != "interrupted":
         raise StoreError(f"{job.id} has ended already: {before.state}")
+    job.require_own_files()
     with disk_errors(job.folder):
         job.ask(request)
     spec, supervisor = before.spec, before.launch.supervisor if before.launch else None
     if spec and spec.launcher == "ray" and supervisor is None:
         _end_on_cluster(job, spec, request)
         return _end_without_supervisor(job, request)
-    if before.state == "interrupted" or (supervisor and supervisor.liveness() == "gone"):
+    if before.state == "interrupted" or (
+        supervisor and (supervisor.liveness() == "gone" or not _owns(supervisor, job))
+    ):
         return _end_without_supervisor(job, request)
     deadline = time.monotonic() + timeout_s
     while (now := view(job)).is_live and time.monotonic() < deadline:
@@ -123,7 +148,7 @@ def stop(job: Job, request: Request, *, timeout_s: float = STOP_TIMEOUT_S) -> Jo
         _end_on_cluster(job, spec, request)
         return _end_without_supervisor(job, request)
     if request == "kill" and now.launch and now.launch.supervisor.liveness() == "live":
-        _kill_hanging(now.launch.supervisor)
+        _kill_hanging(now.launch.supervisor, job)
         return _end_without_supervisor(job, request)
     raise StoreError(
         f"{job.id} has not ended within {timeout_s:.0f} s ({now.state}{f': {now.why}' if now.why else ''}); "
@@ -137,6 +162,12 @@ def resume(job: Job) -> JobView:
     Of a run whose supervisor is gone while its command lives, a new supervisor takes over. Errors: `StoreError` for a
     job that runs, waits, or succeeded; as `submit`.
     """
+    with access.action(job.workspace_root, "launch", "job.resume", job=job.id):
+        return _resume(job)
+
+
+def _resume(job: Job) -> JobView:
+    job.require_own_files()
     found = view(job)
     if found.state == "running" and found.launch and found.launch.supervisor.liveness() == "gone":
         return _take_over(job)
@@ -174,14 +205,18 @@ def clone(
 
 def remove(job: Job) -> None:
     """Remove the folder of a job that has ended; what it made stays. Errors: `StoreError` for one that lives."""
-    found = view(job)
-    if found.is_live:
-        raise StoreError(f"{job.id} is {found.state}; stop it first with: lark jobs stop {job.id}")
-    with _unsupervised(job), disk_errors(job.folder):
-        # Under another name first: a half-removed folder is no job.
-        job.folder.replace(job.folder.with_name(f".{job.id}{_REMOVED}"))
-    for gone in job.folder.parent.glob(f".*{_REMOVED}"):  # that of an earlier one too, which was killed
-        shutil.rmtree(gone, ignore_errors=True)
+    with access.action(job.workspace_root, "delete", "job.remove", job=job.id):
+        found = view(job)
+        if found.is_live:
+            raise StoreError(f"{job.id} is {found.state}; stop it first with: lark jobs stop {job.id}")
+        lock = job.lock_path
+        # What stands in the place of a lock and is none holds nobody off; it goes with the rest.
+        is_none = lock.is_symlink() or (lock.exists() and not lock.is_file())
+        with contextlib.nullcontext() if is_none else _unsupervised(job), disk_errors(job.folder):
+            # Under another name first: a half-removed folder is no job.
+            job.folder.replace(job.folder.with_name(f".{job.id}{_REMOVED}"))
+        for gone in job.folder.parent.glob(f".*{_REMOVED}"):  # that of an earlier one too, which was killed
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 def require_lark(command: Sequence[str]) -> tuple[str, ...]:
@@ -195,7 +230,7 @@ def require_lark(command: Sequence[str]) -> tuple[str, ...]:
         raise ConfigError("a word of the command is no text (UTF-8); rename the file that it names") from error
     if command[1] == "demo" and "--no-dashboard" not in command:
         raise ConfigError("'lark demo' leaves a dashboard running, and a job leaves nothing; add --no-dashboard")
-    if command[1] in ("jobs", "serve", "clean", "doctor"):
+    if command[1] in ("jobs", "serve", "access", "views", "clean", "doctor"):
         raise ConfigError(f"'lark {command[1]}' is no stage; run it without a job")
     return tuple(command)
 
@@ -228,10 +263,27 @@ def _needs(command: Sequence[str], cwd: Path, devices: int | None, launcher: Lau
     return needs
 
 
+def _owns(supervisor: ProcessIdentity, job: Job) -> bool:
+    """Whether the process that a launch record names is the job's supervisor, as far as that can be known.
+
+    A record may name any process. A supervisor holds the lock of the job's folder for as long as it lives; of one on
+    another machine, or of another user, nothing is known, and nothing can be done to it.
+    """
+    if supervisor.liveness() != "live" or not may_signal(supervisor.pid):
+        return True
+    return has_open(supervisor.pid, job.lock_path)
+
+
 def _take_over(job: Job) -> JobView:
     from lark_engine.jobs.launchers import start_supervisor
 
     before = job.launch()
+    command = before.command if before else None
+    if command is not None and not carries(command.pid, MARK, job.mark):
+        raise StoreError(
+            f"{job.id}: its launch.json names process {command.pid}, which is none of this job's; end what is left of "
+            f"it with lark jobs stop --kill {job.id}, and resume it then"
+        )
     start_supervisor(job, "--adopt")
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while job.launch() == before and job.done() is None and time.monotonic() < deadline:
@@ -245,7 +297,7 @@ def _end_without_supervisor(job: Job, request: Request) -> JobView:
     command = record.command if record else None
 
     def ours() -> list[int]:
-        return sorted({*marked(MARK, job.mark, session=session_of(command))} - {os.getpid()})
+        return sorted({*marked(MARK, job.mark, session=session_of(command), is_ours=False)} - {os.getpid()})
 
     if left := end_all(ours, grace_s=0.0 if request == "kill" else 10.0):
         raise StoreError(f"processes {', '.join(map(str, left))} of {job.id} do not end; the system holds them")
@@ -255,11 +307,11 @@ def _end_without_supervisor(job: Job, request: Request) -> JobView:
     return view(job)
 
 
-def _kill_hanging(supervisor: ProcessIdentity) -> None:
+def _kill_hanging(supervisor: ProcessIdentity, job: Job) -> None:
     """Kill a supervisor that does nothing any more: first what it knows of as its own, then itself."""
 
     def if_live(pids: Callable[[], list[int]]) -> Callable[[], list[int]]:
-        return lambda: pids() if supervisor.liveness() == "live" else []
+        return lambda: pids() if supervisor.liveness() == "live" and has_open(supervisor.pid, job.lock_path) else []
 
     end_all(if_live(lambda: descendants(supervisor.pid)), grace_s=0)
     end_all(if_live(lambda: [supervisor.pid]), grace_s=0)

@@ -29,9 +29,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lark_engine import access
 from lark_engine.errors import StoreError, did_you_mean
 from lark_engine.jobs.records import REQUESTS, SCHEMA_VERSION, JobSpec, Launch, Request, read_record
-from lark_engine.store.atomic import make_dir, open_regular, write_json, write_text
+from lark_engine.store.atomic import disk_errors, make_dir, open_regular, write_json, write_text
 
 JOBS_DIR = "jobs"
 # In the environment of every process of a job, also of one that leaves its session: who it belongs to.
@@ -98,6 +99,21 @@ class Job:
     def launch(self) -> Launch | None:
         return Launch.from_json(read_record(self.folder / "launch.json"))
 
+    def require_own_files(self) -> None:
+        """For who writes here, in place and at the ends of files. Errors: `StoreError` for a link, a pipe or a device.
+
+        A folder that came from elsewhere could have us write over any file of this user's.
+        """
+        with disk_errors(self.folder), os.scandir(self.folder) as entries:
+            for entry in entries:
+                is_plain = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+                if not is_plain:
+                    what = "is a link" if entry.is_symlink() else "is a pipe or a device"
+                    raise StoreError(
+                        f"{entry.path}: {what}, and the files of a job are plain ones; remove it, or the job with: "
+                        f"lark jobs remove {self.id}"
+                    )
+
     def write_launch(self, launch: Launch) -> None:
         write_json(self.folder / "launch.json", launch.as_json())
 
@@ -126,7 +142,7 @@ class Job:
     def artifacts(self) -> list[str]:
         """The artifacts (`kind/id`) that its stages have set out to build, in this order."""
         try:
-            with open_regular(self.artifacts_path) as file:
+            with open_regular(self.artifacts_path, follow=False) as file:
                 text = file.read(_MOST_ARTIFACT_BYTES).decode("utf-8", "replace")
         except OSError:
             return []
@@ -237,7 +253,10 @@ def find_job(root: Path, name: str) -> Job:
 
 
 def somebody() -> str:
-    """Who acts: user and machine."""
+    """Who acts: user and machine, or the one whom a server let in."""
+    who = access.visitor()
+    if who.is_remote:
+        return f"{who.name} from {who.origin}"
     try:
         return f"{getpass.getuser()}@{platform.node()}"
     except (KeyError, OSError):  # a user id without a name, as in containers

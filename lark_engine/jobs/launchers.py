@@ -73,6 +73,7 @@ class LocalLauncher:
 
 def start_supervisor(job: Job, *flags: str) -> subprocess.Popen[bytes]:
     """Start a supervisor in a session of its own, with the job's log as its output. Errors: `StoreError`."""
+    job.require_own_files()
     environment = {name: value for name, value in os.environ.items() if name not in FOLDER_MARKS}
     with disk_errors(job.log_path), job.log_path.open("ab") as output:
         return subprocess.Popen(

@@ -159,6 +159,10 @@ RULES: dict[tuple[str, ...], Callable[[_Asked], Needs]] = {
     ("demo",): _one_device,
     ("jobs",): _nothing,
     ("serve",): _nothing,
+    ("bundle",): _nothing,
+    ("report",): _nothing,
+    ("views",): _nothing,
+    ("access",): _nothing,
     ("clean",): _nothing,
     ("doctor",): _nothing,
 }

@@ -34,6 +34,7 @@ from lark_engine.jobs.status import GRACE_S, HEARTBEAT_S, is_next
 from lark_engine.jobs.verdicts import Before, End
 from lark_engine.processes import (
     ProcessIdentity,
+    carries,
     descendants,
     end_all,
     identity_of,
@@ -71,6 +72,7 @@ class Supervisor:
         self._beaten_at = 0.0
         self._lease: Lease | None = None
         self._is_launch_written = True
+        self._is_session_ours = True  # of the command: of one that we started
         self._terminated = False
         signal.signal(signal.SIGTERM, self._note_term)
 
@@ -115,6 +117,11 @@ class Supervisor:
         if before is None or command is None or (command.liveness() != "live" and self.job.outcome() is None):
             log.info("the command of the job has ended without a word")
             return
+        # A record may name any process, and what is asked of the job would be done to it.
+        if command.liveness() == "live" and command.pid != pid and not carries(command.pid, MARK, self.job.mark):
+            log.warning("the launch record names process %d, which is none of this job's", command.pid)
+            return
+        self._is_session_ours = command.liveness() == "live"
         self.launch = replace(before, supervisor=own_identity(), command=command, adopted=True)
         self._beat("running")
         _reserve(self.job)
@@ -208,7 +215,8 @@ class Supervisor:
         def ours() -> list[int]:
             self._beat(self._said[0])
             session = session_of(self.launch.command)
-            return sorted({*marked(MARK, self.job.mark, session=session), *descendants(own)} - {own})
+            found = marked(MARK, self.job.mark, session=session, is_ours=self._is_session_ours)
+            return sorted({*found, *descendants(own)} - {own})
 
         if found := ours():
             log.info("ending %d process(es) that the command left: %s", len(found), ", ".join(map(str, found)))
@@ -331,6 +339,7 @@ def supervise(job: Job, *, adopt: bool, pid: int | None = None) -> None:
 
     Errors: `StoreError` for a folder that cannot be written, or is another user's: its command would be run as ours.
     """
+    job.require_own_files()
     with disk_errors(job.folder), job.lock_path.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -356,7 +365,7 @@ def main(argv: list[str]) -> int:
         )
         return 2
     if "--own-log" in argv:
-        output = os.open(Path(argv[0]) / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        output = os.open(Path(argv[0]) / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s jobs: %(message)s", datefmt="%Y-%m-%d %H:%M:%S")

@@ -18,6 +18,8 @@ from lark_engine.pool.rejections import BadRow, Rejection, clean_text, json_text
 from lark_engine.records import IdType, Message, Trajectory
 
 _MAX_CANDIDATE_ID = 2**31 - 1
+# Python reads and writes nested JSON by recursion: what it could read here it might not write, nor read on a page.
+_MAX_DEPTH = 64
 _KNOWN_KEYS = frozenset({"problem_id", "candidate_id", "teacher", "messages", "answer", "is_correct"})
 
 
@@ -45,6 +47,11 @@ def check_row(raw: object) -> CheckedRow:
 
     Errors: `BadRow`.
     """
+    if _is_deeper(raw, _MAX_DEPTH):
+        raise BadRow(
+            "nested_too_deep", "line", f"the row is nested more than {_MAX_DEPTH} levels deep", "",
+            "write nested values as text, or leave them out",
+        )  # fmt: skip
     if not isinstance(raw, Mapping):
         raise BadRow(
             "not_an_object", "line", f"the row is {kind_of(raw)}, no JSON object", raw,
@@ -62,6 +69,17 @@ def check_row(raw: object) -> CheckedRow:
     )
 
 
+def _is_deeper(value: object, most: int) -> bool:
+    """Whether a value is nested in more levels of lists and objects; found level by level, without recursion."""
+    level = [value]
+    for _ in range(most + 1):
+        nested = [v for v in level if isinstance(v, Mapping | list | tuple)]
+        level = [item for v in nested for item in (v.values() if isinstance(v, Mapping) else v)]
+        if not nested:
+            return False
+    return True
+
+
 def _problem_id(raw: Mapping[str, Any]) -> tuple[str, bool]:
     value = raw.get("problem_id")
     if isinstance(value, int) and not isinstance(value, bool):
@@ -77,7 +95,8 @@ def _candidate_id(raw: Mapping[str, Any]) -> int | None:
     value = raw.get("candidate_id")
     if value is None:
         return None
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    is_digits = isinstance(value, str) and len(value) <= 10 and value.isascii() and value.isdigit()
+    number = int(value) if is_digits else value
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= _MAX_CANDIDATE_ID:
         return number
     problem = f"candidate_id is {kind_of(value)}, no integer from 0 to {_MAX_CANDIDATE_ID}"
@@ -100,7 +119,8 @@ def _answer(raw: Mapping[str, Any]) -> str | None:
         return None
     if isinstance(value, str):
         return clean_text(value) if value.strip() else None
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value):
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    if is_number and (isinstance(value, int) or math.isfinite(value)):
         return str(value)
     remedy = "give the reference answer as text or a number, or leave it out"
     raise BadRow("bad_answer", "answer", f"answer is {kind_of(value)}", value, remedy)

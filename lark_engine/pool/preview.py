@@ -5,17 +5,18 @@ Whatever the size of the source, only its beginning is read; nothing is fetched 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Generator
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from lark_engine import access
 from lark_engine.config import PoolConfig
 from lark_engine.errors import PoolError
 from lark_engine.pool.checks import PoolChecks
-from lark_engine.pool.readers import MAX_ROW_BYTES, SourceRow, is_parquet, magic, open_bytes
+from lark_engine.pool.readers import MAX_ROW_BYTES, Budget, EndOfLook, SourceRow, is_parquet, magic, open_bytes
 from lark_engine.pool.rejections import BadRow, Rejection
 from lark_engine.pool.sources import HUB_ID, SUFFIXES, Source, is_json_list, read_source, resolve_source
 from lark_engine.records import Trajectory
@@ -23,6 +24,7 @@ from lark_engine.store.atomic import user_path
 
 _MOST_ROWS = 50
 _MOST_BYTES = 8 << 20
+_MOST_UNPACKED_BYTES = 32 << 20  # in which the longest row fits
 _MOST_ENTRIES = 20_000
 _MOST_REJECTED = 5
 
@@ -44,7 +46,11 @@ class Preview:
 
 
 def preview(config: PoolConfig) -> Preview:
-    """Look at the first rows of a source. Errors: `PoolError` when it is absent, unreadable or of no known format."""
+    """Look at the first rows of a source. Errors: `PoolError` when it is absent, unreadable or of no known format.
+
+    A source is any file of this machine: `AccessError` for those who may not import it.
+    """
+    access.require("launch")
     path = user_path(config.source)
     try:
         if path.is_dir():
@@ -99,8 +105,8 @@ def _look(source: Source, kind: str) -> Preview:
     checks = PoolChecks()
     rejected: list[Rejection] = []
     problems: dict[str, list[Trajectory]] = {}
-    num_rows, is_whole = 0, True
-    with closing(_rows(source)) as rows:
+    num_rows, is_whole = 0, False
+    with contextlib.suppress(EndOfLook), contextlib.closing(_rows(source)) as rows:
         for row in islice(rows, _MOST_ROWS):
             num_rows += 1
             result = row.value if isinstance(row.value, Rejection) else checks.check(row.place, row.value)
@@ -110,7 +116,6 @@ def _look(source: Source, kind: str) -> Preview:
                 problems.setdefault(result.trajectory.problem_id, []).append(result.trajectory)
             # A read may take in much more than its row; beyond this the rows are large themselves.
             if row.position > _MOST_BYTES and num_rows >= _MOST_REJECTED:
-                is_whole = False
                 break
         else:
             is_whole = next(rows, None) is None
@@ -121,7 +126,7 @@ def _look(source: Source, kind: str) -> Preview:
 
 
 def _rows(source: Source) -> Generator[SourceRow, None, None]:
-    yield from read_source(source)
+    yield from read_source(source, Budget(_MOST_UNPACKED_BYTES))
 
 
 def _kind(source: Source) -> str:

@@ -11,16 +11,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from lark_engine.config import PoolConfig
 from lark_engine.errors import PoolError, first_line
 from lark_engine.pool.readers import (
+    Budget,
     SourceRow,
     is_parquet,
     open_bytes,
@@ -95,8 +99,10 @@ def _resolve_folder(path: Path, label: str, split: str) -> Source:
         if not folder.is_dir():
             splits = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir()))
             raise PoolError(f"{label}: the dataset has no split '{split}'; give one of these with --split: {splits}")
-        return _local("arrow", label, folder, sorted(folder.glob("*.arrow")))
+        _refuse_links([folder, *sorted(folder.iterdir())], path, label)
+        return _local("arrow", label, folder, _arrow_files(folder, label))
     visible = [p for p in sorted(path.rglob("*")) if p.is_file() and not _is_hidden(p.relative_to(path))]
+    _refuse_links(visible, path, label)
     lists = [p for p in visible if p.parent.parent == path and p.name.lower().endswith(_LISTS)]
     for suffixes in (_TABLES, _LINES):
         if files := [p for p in visible if p.name.lower().endswith(suffixes)]:
@@ -109,6 +115,37 @@ def _resolve_folder(path: Path, label: str, split: str) -> Source:
     if lists:
         return _local("teachers", label, path, lists)
     raise PoolError(f"{label}: the folder holds neither <teacher>/<file>.json lists nor .jsonl or .parquet; {_WHAT}")
+
+
+def _arrow_files(folder: Path, label: str) -> list[Path]:
+    """The files that a saved dataset says it consists of. Errors: `PoolError` for one that lies elsewhere."""
+    try:
+        names = [str(file["filename"]) for file in json.loads((folder / "state.json").read_bytes())["_data_files"]]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise PoolError(f"{label}: the saved dataset is damaged ({first_line(error)}); save or copy it again") from None
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise PoolError(
+                f"{folder / 'state.json'}: names the file {clean_text(name)[:120]!r}, which does not lie beside it; "
+                "save or copy the dataset again"
+            )
+    return [folder / name for name in names]
+
+
+def _refuse_links(files: Sequence[Path], folder: Path, label: str) -> None:
+    """A folder that came from elsewhere must not name files of this machine that were never in it.
+
+    Errors: `PoolError` for a link that leads out of the folder. In a download of the hub's all files are links into the
+    same repository's `blobs`.
+    """
+    root = folder.resolve()
+    inside = root.parent.parent if root.parent.name == "snapshots" else root
+    for file in files:
+        if not (real := file.resolve()).is_relative_to(inside):
+            raise PoolError(
+                f"{label}: {file.relative_to(folder)} is a link to {real}, outside the folder; if you mean that file, "
+                "copy it there"
+            )
 
 
 def _is_hidden(relative: Path) -> bool:
@@ -161,7 +198,8 @@ def hub_errors() -> tuple[type[Exception], ...]:
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (*HfHubHTTPError.__bases__, ValueError, DatasetsError)
+    # RuntimeError: the dataset is a script, which is not run.
+    return (*HfHubHTTPError.__bases__, ValueError, RuntimeError, DatasetsError)
 
 
 def hub_rows(dataset_id: str, *, revision: str, split: str, config: str | None = None) -> Iterator[Any]:
@@ -169,7 +207,8 @@ def hub_rows(dataset_id: str, *, revision: str, split: str, config: str | None =
     import datasets
 
     named = {"name": config} if config else {}
-    yield from datasets.load_dataset(dataset_id, **named, split=split, revision=revision, streaming=True)
+    rows = datasets.load_dataset(dataset_id, **named, split=split, revision=revision, streaming=True)
+    yield from rows.decode(False)  # a picture or a sound may be named by any path or address: none is opened
 
 
 def source_identity(source: Source, memo_dir: Path | None) -> dict[str, Any]:
@@ -189,8 +228,11 @@ def source_identity(source: Source, memo_dir: Path | None) -> dict[str, Any]:
     return {"format": source.format, "content": hashes[0] if len(hashes) == 1 else fingerprint(hashes)}
 
 
-def read_source(source: Source) -> Iterator[SourceRow]:
-    """All rows of the source, streaming. Errors: `PoolError` when the source cannot be read to its end."""
+def read_source(source: Source, budget: Budget | None = None) -> Iterator[SourceRow]:
+    """All rows of the source, streaming. Errors: `PoolError` when the source cannot be read to its end.
+
+    `budget`: of files, how much of them is read before `EndOfLook`.
+    """
     if source.format == "hub":
         yield from _read_hub(source)
     elif source.format == "arrow":
@@ -198,21 +240,22 @@ def read_source(source: Source) -> Iterator[SourceRow]:
     else:
         before = 0
         for candidate_id, (file, size) in enumerate(zip(source.files, source.sizes, strict=True)):
-            rows = (
-                _read_teacher(file, source, candidate_id) if source.format == "teachers" else _read_file(file, source)
-            )
+            if source.format == "teachers":
+                rows = _read_teacher(file, source, candidate_id, budget)
+            else:
+                rows = _read_file(file, source, budget)
             for row in rows:
                 yield row._replace(position=before + row.position)
             before += size
 
 
-def _read_file(file: Path, source: Source) -> Iterator[SourceRow]:
+def _read_file(file: Path, source: Source, budget: Budget | None) -> Iterator[SourceRow]:
     label = source.place(file)
     if is_parquet(file):
-        return read_parquet(file, label)
+        return read_parquet(file, label, budget)
     if is_json_list(file, label):
-        return read_json_list(file, label)
-    return read_jsonl(file, label)
+        return read_json_list(file, label, budget)
+    return read_jsonl(file, label, budget)
 
 
 def is_json_list(file: Path, label: str) -> bool:
@@ -223,10 +266,10 @@ def is_json_list(file: Path, label: str) -> bool:
         return stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
-def _read_teacher(file: Path, source: Source, candidate_id: int) -> Iterator[SourceRow]:
+def _read_teacher(file: Path, source: Source, candidate_id: int, budget: Budget | None) -> Iterator[SourceRow]:
     """Elements with the ids that their place gives them; ids of their own are kept as `source_…`."""
     ids = {"candidate_id": candidate_id, "teacher": file.parent.name}
-    for number, row in enumerate(read_json_list(file, source.place(file))):
+    for number, row in enumerate(read_json_list(file, source.place(file), budget)):
         value = row.value
         if isinstance(value, dict):
             place_ids = {"problem_id": number, **ids}
@@ -236,14 +279,17 @@ def _read_teacher(file: Path, source: Source, candidate_id: int) -> Iterator[Sou
 
 
 def _read_arrow(source: Source) -> Iterator[SourceRow]:
+    """Rows as they are stored: of a picture or a sound its bytes and its path, which nobody follows."""
     import datasets
 
     try:
-        dataset: Any = datasets.load_from_disk(str(source.root))
-        for number, value in enumerate(dataset, start=1):
-            yield SourceRow(f"{source.label}:{number}", value, source.total * number // len(dataset))
-    except (OSError, ValueError) as error:
-        raise PoolError(f"{source.label}: the saved dataset is damaged ({error}); save or copy it again") from error
+        dataset: Any = datasets.load_from_disk(str(source.root)).with_format("arrow")
+        for number, row in enumerate(dataset.iter(batch_size=1), start=1):
+            yield SourceRow(f"{source.label}:{number}", row.to_pylist()[0], source.total * number // len(dataset))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise PoolError(
+            f"{source.label}: the saved dataset is damaged ({first_line(error)}); save or copy it again"
+        ) from error
 
 
 def _read_hub(source: Source) -> Iterator[SourceRow]:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import IO
 
+from lark_engine import access
 from lark_engine.errors import PoolError
 from lark_engine.pool.sources import SUFFIXES
 from lark_engine.store.atomic import replacing
@@ -27,13 +28,15 @@ def keep_upload(file: IO[bytes], name: str, workspace: Workspace) -> Path:
     that name with another content keeps it, and this one gets a suffix from the hash of its content. Errors:
     `PoolError` for a name that does not end like a file that can be imported, or an empty file; `StoreError`.
     """
+    access.require("launch")
     stem, suffix = _safe_name(name)
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
     if not file.tell():
         raise PoolError(f"{stem}{suffix}: the uploaded file is empty; choose the file that holds the pool")
-    with lock(workspace.uploads_dir):
+    named = f"{stem}{suffix}"
+    with access.action(workspace.root, "launch", "upload.keep", file=named), lock(workspace.uploads_dir):
         path = workspace.uploads_dir / f"{stem}{suffix}"
         if path.exists() and not _holds(path, digest.hexdigest()):
             path = path.with_name(f"{stem}-{digest.hexdigest()[:12]}{suffix}")

@@ -30,11 +30,22 @@ def train_recipe(name: str) -> dict[str, Any]:
     """Values of a shipped training recipe, or of a YAML file. Errors: `ConfigError` with the nearest known name."""
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
-        return {"recipe": path.stem, **our_names(load_yaml(path))}
-    shipped = ROOT / "train" / f"{name}.yaml"
-    if not shipped.is_file():
+        values = load_yaml(path)
+        refuse_programs(values, name)
+        return {"recipe": path.stem, **our_names(values)}
+    if name not in train_recipes():
         raise ConfigError(f"no training recipe '{name}'{did_you_mean(name, train_recipes())}")
-    return {"recipe": name, **load_yaml(shipped)}
+    return {"recipe": name, **load_yaml(ROOT / "train" / f"{name}.yaml")}
+
+
+def refuse_programs(values: dict[str, Any], place: str) -> None:
+    """A recipe may be anybody's, and only who starts it says what programs are run beside ours. Errors: `ConfigError`."""
+    for name in ("trust_remote_code", "server_python"):
+        if values.get(name):
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{place}: '{name}' would run code, which a recipe cannot ask for; give {option} yourself"
+            )
 
 
 def train_recipes() -> list[str]:
@@ -55,6 +66,8 @@ def deepspeed_config(name: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a DeepSpeed configuration is a JSON object")
     zero = values.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise ConfigError(f"{path}: 'zero_optimization' is an object; see the shipped configurations")
     if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
         raise ConfigError(
             f"{path}: stage 3 without 'stage3_gather_16bit_weights_on_model_save': true trains to the end and then "

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.nodes import MappingNode
+from yaml.nodes import MappingNode, ScalarNode
 
 from lark_engine.errors import ConfigError, StoreError
+from lark_engine.store.atomic import open_regular
+
+# Reading takes about 10 s a megabyte, and a recipe has a few hundred bytes.
+_MOST_BYTES = 256 << 10
+_LONGEST_NUMBER = 40
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -31,10 +36,30 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.composer.ComposerError(problem="aliases are not allowed in a recipe")
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        problem = None
+        if isinstance(event, yaml.events.AliasEvent):
+            problem = "aliases are not allowed in a recipe"
+        elif getattr(event, "tag", None):
+            problem = "tags are not allowed in a recipe"
+        elif any("\ud800" <= character <= "\udfff" for character in getattr(event, "value", "")):
+            problem = "a text holds half of a character (a lone surrogate)"
+        if problem:
+            raise yaml.composer.ComposerError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
+    def construct_number(self, node: ScalarNode) -> Any:
+        """A number as YAML reads it. Some forms of it cost more than their length, or are too large to be printed."""
+        if len(node.value) > _LONGEST_NUMBER:
+            raise yaml.constructor.ConstructorError(
+                problem=f"a number of {len(node.value):,} characters", problem_mark=node.start_mark
+            )
+        is_int = node.tag == "tag:yaml.org,2002:int"
+        return self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _StrictLoader.construct_number)
 
 # "1e-4" is a number to everyone but YAML 1.1.
 _StrictLoader.add_implicit_resolver(
@@ -47,7 +72,13 @@ _StrictLoader.add_implicit_resolver(
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping. Errors: `ConfigError` with the line of the mistake; `StoreError` without a file to read."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_regular(path) as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ConfigError(
+                f"{path}: is larger than {_MOST_BYTES >> 10} kB, as no recipe is; is this the right file?"
+            )
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise StoreError(f"{path}: no such file") from None
     except OSError as error:
@@ -64,6 +95,8 @@ def parse_yaml(text: str, place: str) -> dict[str, Any]:
 
     Errors: `ConfigError` with the line of the mistake.
     """
+    if len(text) > _MOST_BYTES:
+        raise ConfigError(f"{place}: is larger than {_MOST_BYTES >> 10} kB, as no recipe is")
     try:
         values = yaml.load(text, Loader=_StrictLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 An artifact never changes, and a changed option or input is a new one. What can change is what the workspace does not
 hold: a source file, a student's folder, a benchmark's file, the rules of grading. And what it holds can be removed.
+Of a bundle that is what its record says: a path in it is one of another machine, and is not looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lark_engine.pool.sources import resolve_source, source_identity
 from lark_engine.results.lineage import Lineage
 from lark_engine.scoring.score import VERSION as SCORING_VERSION
 from lark_engine.selection.select import VERSION as SELECTION_VERSION
+from lark_engine.sharing.bundle_format import bundle_of
 from lark_engine.store.fingerprint import hash_model_dir
 from lark_engine.store.workspace import Artifact
 from lark_engine.training.spec import VERSION as TRAINING_VERSION
@@ -33,11 +35,14 @@ class Staleness:
         self.lineage = lineage
         self.workspace = lineage.workspace
         self._known: dict[Path, list[str]] = {}
+        self._bundle = bundle_of(self.workspace)
         self._contents: dict[str, str | None] = {}
         self._benchmarks: dict[tuple[str, int | None], Benchmark | None] = {}
 
     def of(self, artifact: Artifact) -> list[str]:
         """Why this artifact is not what its command would make today, from the nearest cause to the farthest."""
+        if self._bundle is not None:
+            return list(self._bundle.stale.get(artifact.id, ()))
         if artifact.path not in self._known:
             self._known[artifact.path] = []  # a cycle cannot be, a damaged manifest can
             reasons = self._own(artifact)

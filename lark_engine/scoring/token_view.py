@@ -37,13 +37,14 @@ _TEMPORARY = ".tokens-"
 
 def score_tokens(
     scores: Artifact, workspace: Workspace, rows: Iterable[int], *, alternatives: int, device: str,
-    batch_tokens: int | None = None, run: Executor = run_here,
+    batch_tokens: int | None = None, trust_remote_code: bool = False, run: Executor = run_here,
 ) -> int:  # fmt: skip
     """Compute and keep the token statistics of some rows of a score table; returns how many were not there yet.
 
     `alternatives`: the most probable tokens to keep for every token, 0 for none; rows that are there with fewer are
-    computed anew. `device`: `cpu` or `cuda`. Errors: `StudentError` when the student has changed since it scored, or
-    its template renders other tokens than those that were scored.
+    computed anew. `device`: `cpu` or `cuda`. `trust_remote_code`: asked for anew, for a manifest that says so may be
+    anybody's. Errors: `StudentError` when the student has changed since it scored, or its template renders other tokens
+    than those that were scored.
     """
     table = read_scores(scores)
     folder = _folder(scores)
@@ -56,8 +57,9 @@ def score_tokens(
             parts = Parts(folder, _stem(alternatives))
             with tempfile.TemporaryDirectory(dir=folder, prefix=_TEMPORARY) as temporary:
                 _compute(
-                    scores, workspace, table, missing, parts, Path(temporary), alternatives, device, batch_tokens, run
-                )
+                    scores, workspace, table, missing, parts, Path(temporary), alternatives, device, batch_tokens,
+                    trust_remote_code, run,
+                )  # fmt: skip
     return len(missing)
 
 
@@ -74,7 +76,7 @@ def _stems(folder: Path, least: int = 0) -> list[str]:
 
 def _compute(
     scores: Artifact, workspace: Workspace, table: pd.DataFrame, missing: list[int], parts: Parts, folder: Path,
-    alternatives: int, device: str, batch_tokens: int | None, run: Executor,
+    alternatives: int, device: str, batch_tokens: int | None, trust_remote_code: bool, run: Executor,
 ) -> None:  # fmt: skip
     manifest = scores.manifest
     if "student" not in manifest.identity:
@@ -85,7 +87,7 @@ def _compute(
     if model.content != manifest.identity["student"]:
         raise StudentError(f"the student in {model.path} is not the one that made {scores.id}; score the pool again")
     config = manifest.config
-    tokenizer = load_tokenizer(model, trust_remote_code=config["trust_remote_code"])
+    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
     if config["chat_template"] is not None:
         tokenizer.chat_template = config["chat_template"]
     renderer = ChatRenderer(tokenizer, render=config["render"], name=model.name)
@@ -105,7 +107,7 @@ def _compute(
     )  # fmt: skip
     work = Work(
         model=model, dtype=config["dtype"], device=device, top_k=config["top_k"],
-        trust_remote_code=config["trust_remote_code"], tokens_dir=folder, keep_tokens=True,
+        trust_remote_code=trust_remote_code, tokens_dir=folder, keep_tokens=True,
         num_alternatives=alternatives,
     )  # fmt: skip
     total = sum(batch.num_tokens for batch in batches)

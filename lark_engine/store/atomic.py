@@ -92,9 +92,13 @@ def require_space(folder: Path, num_bytes: int, what: str) -> None:
         )
 
 
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a file for reading. Errors: `OSError` also for a pipe or a device, which could be read for ever."""
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def open_regular(path: Path, *, follow: bool = True) -> IO[bytes]:
+    """Open a file for reading. Errors: `OSError` also for a pipe or a device, which could be read for ever.
+
+    Without `follow` also for a link: what it leads to may be a file of this user's that is not to be shown to others.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    file = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OSError(errno.EINVAL, "is no regular file", str(path))

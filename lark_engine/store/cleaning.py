@@ -16,12 +16,13 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from lark_engine import access
 from lark_engine.store.atomic import PARTIAL, disk_errors
 from lark_engine.store.lock import is_held_lock
 from lark_engine.store.retention import Blocks, Entry, Folder, JobRecord, Removal, Survey
@@ -47,8 +48,11 @@ class _Left(Exception):
     """Why something stays after all."""
 
 
-def survey(workspace: Workspace, jobs: Sequence[JobRecord] = (), *, now: float | None = None) -> Survey:
-    """All that a cleaning could be of. `now`: seconds since 1970, if not the clock's.
+def survey(
+    workspace: Workspace, jobs: Sequence[JobRecord] = (), *, shown: Iterable[str] = (), now: float | None = None
+) -> Survey:  # fmt: skip
+    """All that a cleaning could be of. `shown`: names that saved views show; `now`: seconds since 1970, if not the
+    clock's.
 
     Errors: `StoreError` for a folder that may not be listed: what is in it could need anything.
     """
@@ -67,6 +71,7 @@ def survey(workspace: Workspace, jobs: Sequence[JobRecord] = (), *, now: float |
         trash=tuple(measure(root, path) for path in sorted(root.glob(f"{TRASH}*"))),
         memo=measure(root, workspace.memo_dir) if workspace.memo_dir.is_dir() else None,
         uploads=tuple(measure(root, path) for path in _uploads(workspace)),
+        shown=frozenset(shown),
     )
 
 
@@ -173,7 +178,12 @@ def remove(workspace: Workspace, removals: Sequence[Removal]) -> Cleaned:
     A thing is left when it is a link, when somebody holds a lock in it, when it changed since it was planned, and when
     something that stays needs it. Two cleanings at once do no harm: what the one has taken is gone for the other.
     """
-    root, done, moved = workspace.root, Cleaned([], [], []), []
+    with access.action(workspace.root, "delete", "workspace.clean", num_things=len(removals)):
+        return _remove(workspace.root, removals)
+
+
+def _remove(root: Path, removals: Sequence[Removal]) -> Cleaned:
+    done, moved = Cleaned([], [], []), []
     needed: set[Path] = set()
     name = f"{TRASH}{secrets.token_hex(4)}"
     # All renames first: what somebody begins to need during a long deletion is then there, or gone as a whole.

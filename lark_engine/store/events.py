@@ -133,7 +133,7 @@ class EventReader:
 
     def lines(self) -> Iterator[bytes]:
         try:
-            with open_regular(self.path) as file:
+            with open_regular(self.path, follow=False) as file:
                 if os.fstat(file.fileno()).st_size < self.offset:
                     self.offset = 0  # the log was begun anew
                 while whole := _whole_lines(file, self.offset):
@@ -159,7 +159,7 @@ def last_event(path: Path) -> dict[str, Any] | None:
     One with a rate: a note at the start of a process knows of no step yet, also where the run is resumed.
     """
     try:
-        with open_regular(path) as file:
+        with open_regular(path, follow=False) as file:
             size = os.fstat(file.fileno()).st_size
             for tail_bytes in _TAILS_BYTES:
                 file.seek(max(0, size - tail_bytes))

@@ -64,4 +64,7 @@ def hash_model_dir(folder: Path, memo_dir: Path | None = None) -> str:
     files = sorted(p for p in folder.iterdir() if p.suffix in _CONTENT_SUFFIXES and p.name not in _NOT_CONTENT)
     if not files:
         raise StoreError(f"{folder}: holds no model files (config.json, *.safetensors); is this the right folder?")
+    for path in files:
+        if not path.is_file():  # a pipe would be read for ever
+            raise StoreError(f"{path}: is no regular file, as those of a model are; remove it, or copy the model again")
     return fingerprint({p.name: hash_file(p, memo_dir) for p in files})

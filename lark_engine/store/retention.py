@@ -10,9 +10,9 @@
     upload       on request, with them: files that came through the browser and are imported, or never were
 
 The rule of `unused`: what stays, stays with all that it was made from. These stay of themselves: grades and sweeps
-(they are the results), what people have disputed or flagged, whatever changed within `older_than_s`, pools, students
-and benchmarks unless their kind is named (their sources may be gone), and with kinds named every other kind. "Made
-from" is more than a manifest's `inputs`: an id, a fingerprint or a folder's name anywhere in its config or identity
+(they are the results), what people have disputed or flagged, what a saved view shows, whatever changed within
+`older_than_s`, pools, students and benchmarks unless their kind is named (their sources may be gone), and with kinds
+named every other kind. "Made from" is more than a manifest's `inputs`: an id, a fingerprint or a folder's name anywhere in its config or identity
 counts too, for a student given as a path, or held-out data, stands only there. What lies outside the workspace and
 refers to it is not known.
 
@@ -141,6 +141,8 @@ class Survey:
     trash: tuple[Entry, ...] = ()
     memo: Entry | None = None
     uploads: tuple[Entry, ...] = ()
+    shown: frozenset[str] = frozenset()
+    """Names of folders that saved views show."""
 
     def age_s(self, changed_at: float) -> float:
         return max(0.0, self.now - changed_at)
@@ -227,7 +229,8 @@ def _unused(
     finished = [f for f in found.folders if f.state == "finished"]
     own = {
         f.path for f in finished
-        if f.path not in old or f.has_notes or f.kind in reserved or f.kind not in policy.removable
+        if f.path not in old or f.has_notes or f.path.name in found.shown
+        or f.kind in reserved or f.kind not in policy.removable
     }  # fmt: skip
     roots = own | {f.path for f in found.folders if f.state == "damaged"} | {f.path for f in resumable}
     links = {f.path for f in finished if f.link_to is not None}

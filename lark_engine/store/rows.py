@@ -86,10 +86,15 @@ def drop_torn_line(path: Path) -> None:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file that we wrote; a torn last line is passed over."""
+    """The rows of a JSONL file that we wrote; a torn last line is passed over. Errors: `ValueError` for what we did not
+    write.
+    """
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
-                row = json.loads(line)
+                try:
+                    row = json.loads(line)
+                except RecursionError as error:
+                    raise ValueError(f"{path}: nested too deep") from error
                 assert isinstance(row, dict)
                 yield row

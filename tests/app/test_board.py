@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ from streamlit.testing.v1 import AppTest
 
 from app.components import board as module
 from app.components.board import PlotEvent
+from lark_engine.figures import drawing
 from lark_engine.figures.cards import Card, Stat, label, packed
+from lark_engine.figures.palette import DARK, LIGHT
 
 
 def unpacked(typed: dict[str, str]) -> np.ndarray[Any, Any]:
@@ -138,11 +142,11 @@ def test_what_is_sent_of_a_card() -> None:
 
 
 def test_the_script_knows_the_palette_and_loads_nothing_from_elsewhere() -> None:
-    from lark_engine.figures.palette import DARK, LIGHT
-
-    script = "".join((module._HERE / name).read_text(encoding="utf-8") for name in ("chart_library.js", "board.js"))
-    for place in ("__LIGHT__", "__DARK__", "__PLOTLY__"):
-        assert place in script
+    script = drawing.script() + module._script("board.js")
+    assert json.dumps(LIGHT) in script
+    assert json.dumps(DARK) in script
+    assert json.dumps(module.PLOTLY_ROUTE) in script
+    assert re.findall("__[A-Z]+__", script) == []
     assert "http://" not in script.replace("http://www.w3.org", "")
     assert "https://" not in script
     assert module.PLOTLY_ROUTE.startswith("/lark/plotly-7.")

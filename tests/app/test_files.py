@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import tomllib
+import os
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import plotly
@@ -14,10 +12,10 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from streamlit import config
 
 from app.components.board import PLOTLY_ROUTE
-from app.files import _blocks, export_path
+from app.files import ROUTES, _blocks, export_path, shared_path
+from app.gate import MIDDLEWARE
 from benchmarks.scored_pool import make_scored_pool
 from lark_engine.config import SelectConfig
 from lark_engine.selection.export import export
@@ -35,32 +33,16 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Artifact
     return workspace, select(SelectConfig(budget=2), workspace, made.scores, made.pool)
 
 
-def as_started(files: ModuleType) -> TestClient:
+def as_started() -> TestClient:
     """The routes as the server mounts them."""
     page = Route("/", lambda request: HTMLResponse("<!doctype html>"))
-    server = Starlette(routes=[*files.ROUTES, page], middleware=files.MIDDLEWARE)
-    return TestClient(server, base_url="http://localhost:8501")
-
-
-@pytest.fixture(scope="module")
-def files() -> ModuleType:
-    """The module as `streamlit run app/main.py` loads it: under the app's own configuration."""
-    said = tomllib.loads((ROOT / "app" / ".streamlit" / "config.toml").read_text())
-    before = config.get_option("server.allowedHosts")
-    config._set_option("server.allowedHosts", said["server"]["allowedHosts"], "test")
-    spec = importlib.util.spec_from_file_location("files_of_the_server", ROOT / "app" / "files.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config._set_option("server.allowedHosts", before, "test")
-    return module
+    return TestClient(Starlette(routes=[*ROUTES, page], middleware=MIDDLEWARE), base_url="http://localhost:8501")
 
 
 @pytest.fixture
-def client(files: ModuleType, saved: tuple[Workspace, Artifact], monkeypatch: pytest.MonkeyPatch) -> TestClient:
+def client(saved: tuple[Workspace, Artifact], monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.setenv("LARK_HOME", str(saved[0].root))
-    return as_started(files)
+    return as_started()
 
 
 def test_the_installed_chart_library_is_served(client: TestClient) -> None:
@@ -188,3 +170,41 @@ def test_only_a_part_is_read_at_a_time() -> None:
 
     next(_blocks(lines(), size=50))
     assert len(read) == 5
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LARK_HOME", str(tmp_path))
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [("a.zip", "application/zip"), ("a.html", "text/html"), ("a.md", "text/markdown"), ("a.tex", "application/x-tex")],
+)  # fmt: skip
+def test_what_is_shared_is_saved_and_never_shown(shared: Path, name: str, media_type: str) -> None:
+    (shared / name).write_bytes(b"<script>" * 1000)
+    answer = as_started().get(shared_path(name))
+    assert answer.content == b"<script>" * 1000
+    assert answer.headers["content-type"].startswith(media_type)
+    assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["absent.zip", "..%2Fsecret.zip", "%2Fetc%2Fpasswd", ".hidden.zip", "link.zip", "folder.zip", "notes.txt",
+     "a.zip%00", "..%5Csecret.zip", "pipe.zip"],
+)  # fmt: skip
+def test_nothing_else_is_shared(shared: Path, name: str) -> None:
+    (shared.parent / "secret.zip").write_text("secret")
+    (shared / ".hidden.zip").write_text("secret")
+    (shared / "notes.txt").write_text("secret")
+    (shared / "link.zip").symlink_to(shared.parent / "secret.zip")
+    (shared / "folder.zip").mkdir()
+    os.mkfifo(shared / "pipe.zip")
+    answer = as_started().get(f"/lark/shared/{name}")
+    assert answer.status_code == 404
+    assert "secret" not in answer.text

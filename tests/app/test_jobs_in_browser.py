@@ -13,7 +13,7 @@ from typing import Any
 
 import fake_jobs as fake
 import pytest
-from browser import axe, dashboard, no_exceptions, open_page, overflow, wait_idle
+from browser import axe, dashboard, no_exceptions, open_page, overflow, until, wait_idle
 
 from lark_engine.jobs import actions
 from lark_engine.jobs.folder import Job, all_jobs
@@ -92,7 +92,7 @@ def test_a_real_failure_is_opened_from_the_list_resumed_cloned_and_removed(
         page.get_by_label("Options to change").press("Enter")
         page.locator("[data-testid=stPopoverBody] code", has_text="'my pool'").wait_for()
         page.get_by_test_id("stPopoverBody").get_by_role("button", name="Start it").click()
-        page.wait_for_function("id => !location.href.includes(id)", arg=job.id)
+        until(page, "id => !location.href.includes(id)", job.id)
         copy = wait_for(lambda: next((one for one in all_jobs(root) if one != job), None))
         assert copy.spec().command == (*command, "--name", "my pool")
         assert copy.spec().cloned_from == job.id
@@ -137,8 +137,10 @@ def test_a_running_stage_is_followed_stopped_at_a_checkpoint_and_resumed(
         bar = page.locator(".lark-bar[role=progressbar]")
         bar.wait_for()
         before = float(bar.get_attribute("aria-valuenow"))
-        page.wait_for_function(
-            "before => Number(document.querySelector('.lark-bar')?.getAttribute('aria-valuenow')) > before", arg=before
+        until(
+            page,
+            "before => Number(document.querySelector('.lark-bar')?.getAttribute('aria-valuenow')) > before",
+            before,
         )
         page.locator(".lark-run .muted", has_text=" left").wait_for()
         press(page, "Stop after checkpoint")

@@ -140,15 +140,14 @@ def test_a_run_is_found_by_its_job_and_one_that_is_not_here_is_said(show: Show, 
 
 def test_a_run_is_duplicated_into_the_form(show: Show, workspace: Workspace) -> None:
     runs = make_runs(workspace, num_runs=3, num_steps=5)
-    page = show(run=runs[2].id)
-    page.session_state["train_yaml.draft"] = "lr: 0.5"
+    page = show(run=runs[2].id, train_draft="eJzLKbJSMNAzBQAK3QJA")
     page.button(key="run_duplicate").click().run()
     exactly = str(runs[2].manifest.config["lr"])  # to its last digit: another one is another run
     assert exactly == "3.0000000000000004e-05" and page.query_params["train.lr"] == exactly
     assert page.query_params["train_data"] == runs[2].manifest.inputs["selection"].id
     assert "run" not in page.query_params and "view" not in page.query_params
     assert page.text_input(key="train.lr").value == exactly
-    assert page.session_state["train_yaml.draft"] is None
+    assert "train_draft" not in page.query_params
 
 
 def test_a_failed_run_says_why_and_what_to_do_and_offers_to_resume(show: Show, workspace: Workspace) -> None:

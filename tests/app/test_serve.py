@@ -17,6 +17,7 @@ import pytest
 from lark_engine import serve as serving
 from lark_engine.errors import ServerError
 from lark_engine.serve import find_dashboard, free_port, is_healthy, serve, stop, streamlit_command
+from lark_engine.sharing.exposure import Exposure
 from lark_engine.store.workspace import Workspace
 
 
@@ -29,7 +30,7 @@ def test_a_taken_port_is_passed_over() -> None:
 
 
 def test_the_command_listens_on_the_loopback_interface_only() -> None:
-    command = streamlit_command(Path("/x/app/main.py"), 8501)
+    command = streamlit_command(Path("/x/app/main.py"), 8501, Exposure())
     assert command[1:5] == ["-m", "streamlit", "run", "/x/app/main.py"]
     assert command[command.index("--server.address") + 1] == "127.0.0.1"
 
@@ -45,7 +46,7 @@ def test_without_the_source_tree_the_error_says_what_to_install(
 def test_a_reused_process_id_is_no_dashboard(workspace: Workspace) -> None:
     state = workspace.root / "logs" / "dashboard.json"
     state.parent.mkdir(parents=True)
-    state.write_text(json.dumps({"pid": os.getpid(), "create_time": 1.0, "port": 1}))
+    state.write_text(json.dumps({"pid": os.getpid(), "create_time": 1.0, "port": 1, "at": "http://127.0.0.1:1"}))
     assert find_dashboard(workspace) is None
     assert stop(workspace) is False
 
@@ -62,7 +63,7 @@ def test_a_dashboard_that_dies_at_once_is_reported_with_its_last_words(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last_words = [sys.executable, "-c", "raise SystemExit('no room on the ark')"]
-    monkeypatch.setattr(serving, "streamlit_command", lambda main, port: last_words)
+    monkeypatch.setattr(serving, "streamlit_command", lambda main, port, how: last_words)
     with pytest.raises(ServerError, match="no room on the ark"):
         serve(workspace, open_in_background=True)
 

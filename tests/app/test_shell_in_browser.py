@@ -21,6 +21,7 @@ from browser import (
     overflow,
     picture,
     slider,
+    until,
     wait_idle,
 )
 from test_any_page import STATES, empty, garbage_of_the_right_size, no_pool
@@ -179,7 +180,7 @@ def test_the_sidebar_leads_to_every_page_and_the_selection_goes_along(browser: A
     with open_page(browser, f"{address}/tune?B=5") as page:
         for name in ("Explore", "Trajectory", "Overview", "Tune"):
             page.get_by_test_id("stSidebar").get_by_role("link", name=name).click()
-            page.wait_for_function("name => document.title === name", arg=name)
+            until(page, "name => document.title === name", name)
             wait_idle(page)
             no_exceptions(page)
             assert parse_qs(urlsplit(page.url).query)["B"] == ["5"]

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from browser import axe, board_meta, dashboard, open_page, overflow, plot, wait_idle, wait_meta
+from browser import axe, board_meta, dashboard, open_page, overflow, plot, until, wait_idle, wait_meta
 
 from benchmarks.scored_pool import ScoredPoolArtifacts, make_scored_pool
 from lark_engine.config import PoolConfig, ScoreConfig
@@ -145,7 +145,7 @@ def test_no_hostile_text_makes_an_element_or_a_request(
         assert page.locator(".st-key-trajectory_text [data-testid=stColumn]").count() == 2
         for problem_id in ids[1:]:
             page.keyboard.press("Shift+ArrowDown")
-            page.wait_for_function("id => new URLSearchParams(location.search).get('problem') === id", arg=problem_id)
+            until(page, "id => new URLSearchParams(location.search).get('problem') === id", problem_id)
             look()
 
 
@@ -220,7 +220,7 @@ def test_keys_go_through_candidates_and_problems_and_pin(browser: Any, address: 
         wait_idle(page)
         assert query_of(page)["problem"] == "2"
         page.go_back()
-        page.wait_for_function("new URLSearchParams(location.search).get('problem') === '3'")
+        until(page, "new URLSearchParams(location.search).get('problem') === '3'")
 
 
 def test_a_row_and_a_point_open_their_candidate_and_the_arrows_compare(browser: Any, address: str) -> None:

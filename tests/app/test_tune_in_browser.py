@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser import board_meta, dashboard, drag, open_page, plot, slider, wait_idle, wait_meta
+from browser import board_meta, dashboard, drag, open_page, plot, slider, until, wait_idle, wait_meta
 
 from benchmarks.scored_pool import ScoredPoolArtifacts, make_scored_pool
 from lark_engine.config import SelectConfig
@@ -69,8 +69,10 @@ def test_figures_follow_the_pointer_and_the_address_waits_for_the_release(
 ) -> None:
     with open_page(browser, f"{address}/tune?mode=sharpness&B=6") as page:
         drag(page, "sharpness", to=0.9, moves=30, seconds=1.5, release=False)
-        page.wait_for_function(
-            "document.querySelector('[data-card=profile] .js-plotly-plot').layout.meta.sharpness > 5", timeout=10_000
+        until(
+            page,
+            "document.querySelector('[data-card=profile] .js-plotly-plot').layout.meta.sharpness > 5",
+            timeout_s=10,
         )
         assert "sharpness" not in query(page)
         page.mouse.up()

@@ -75,6 +75,7 @@ def test_without_a_terminal_it_needs_yes(root: Path) -> None:
     assert (root / "scores" / "begun-0").exists()
     assert "1 folder, 1 file, 1.0 MB removed; " in succeeds("clean", "--yes", workspace=root)
     assert sorted(content(root)) == [
+        "logs", "logs/audit.jsonl",
         "pools", "pools/p-pppppppppppp", "pools/p-pppppppppppp/.lock", "pools/p-pppppppppppp/manifest.json",
         "scores", "scores/c-cccccccccccc", "scores/c-cccccccccccc/.lock", "scores/c-cccccccccccc/manifest.json",
         "selections", "selections/s-ssssssssssss", "selections/s-ssssssssssss/.lock",

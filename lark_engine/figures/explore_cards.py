@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from app.explore_scene import Scene
 from lark_engine.explore.distributions import median_sums
 from lark_engine.figures import charts_explore, charts_relations, charts_wins
 from lark_engine.figures.cards import Card
 from lark_engine.figures.charts_explore import Distribution
+from lark_engine.figures.explore_scene import Scene
 from lark_engine.figures.formats import count
 from lark_engine.figures.metric_words import METRIC_WORDS, energy_words, metric_words
 from lark_engine.scoring.criteria import CRITERIA

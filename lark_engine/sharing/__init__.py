@@ -1,0 +1,1 @@
+"""Showing a workspace to somebody else: links, reports and bundles, and what is taken out before they leave."""
