@@ -111,8 +111,8 @@ def cells(run: Run, label: str, now_s: float) -> list[Cell]:
         Cell(formats.method(run.method) or "–"),
         Cell(run.selection or "–"),
         Cell(steps if run.total in (None, run.done) else f"{steps} of {formats.count(run.total or 0)}"),
-        Cell(_decimal(run.last_loss)),
-        Cell(_decimal(run.eval_loss)),
+        Cell(formats.numeral(run.last_loss, ".4g")),
+        Cell(formats.numeral(run.eval_loss, ".4g")),
         Cell("–" if not run.tokens else formats.compact(run.tokens)),
         Cell("–" if not run.train_s else formats.duration(run.train_s)),
         Cell(job_words.age(run.updated_at, now_s)),
@@ -124,15 +124,3 @@ def sort(runs: Sequence[Run], by: str, *, descending: bool) -> list[Run]:
     value = SORTS[by]
     known = sorted((run for run in runs if value(run) is not None), key=value, reverse=descending)
     return known + [run for run in runs if value(run) is None]
-
-
-def _decimal(value: float | None) -> str:
-    return formats.numeral(value, ".4g")
-
-
-def _compact(value: float | None) -> str:
-    return "–" if value is None else formats.compact(value)
-
-
-def _size_mb(value: float | None) -> str:
-    return "–" if value is None else formats.size(1e6 * value)

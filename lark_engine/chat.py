@@ -43,7 +43,7 @@ def read_template(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        with open_regular(path) as file:
+        with open_regular(path, follow=True) as file:
             content = file.read(_MOST_TEMPLATE_BYTES + 1)
         if len(content) > _MOST_TEMPLATE_BYTES:
             raise StudentError(f"{path}: is too large for a chat template; give the Jinja file itself")

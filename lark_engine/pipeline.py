@@ -88,7 +88,10 @@ def read_recipe(path: Path, *, trust_remote_code: bool = False, server_python: P
     student = _path(recipe.student, base)
     train_values = dict(recipe.train)
     if "recipe" in train_values:
-        train_values = {**train_recipe(_path(str(train_values["recipe"]), base)), **train_values}
+        train_values = {
+            **train_recipe(_path(str(train_values["recipe"]), base), trust_remote_code=trust_remote_code),
+            **train_values,
+        }
     pool_values = {**recipe.pool, "source": _path(str(recipe.pool.get("source", "")), base)}
     listed = _listed(recipe.generate.get("benchmark"), f"{path}: generate: benchmark")
     generate_values = {**recipe.generate, "benchmark": [_benchmark_path(name, base) for name in listed]}
@@ -97,7 +100,7 @@ def read_recipe(path: Path, *, trust_remote_code: bool = False, server_python: P
         train_values["eval_benchmarks"] = [_benchmark_path(name, base) for name in names]
     score_values = dict(recipe.score)
     for section, values in (("score", score_values), ("train", train_values), ("generate", generate_values)):
-        refuse_programs(values, f"{path}: {section}")
+        refuse_programs(values, f"{path}: {section}", trust_remote_code=trust_remote_code)
         if trust_remote_code:
             values["trust_remote_code"] = True
     if server_python:

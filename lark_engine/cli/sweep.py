@@ -51,7 +51,8 @@ def sweep_command(
         },
         "lark sweep",
     )  # fmt: skip
-    merged = with_global_batch({"eval_share": 0.1, **train_recipe(recipe), **values}, values)
+    own = train_recipe(recipe, trust_remote_code=bool(values.get("trust_remote_code")))
+    merged = with_global_batch({"eval_share": 0.1, **own, **values}, values)
     train_config = TrainConfig.parse(merged, "lark sweep")
     if not train_config.eval_share:
         raise ConfigError("lark sweep: runs are compared on held-out problems; give --eval-share above 0")

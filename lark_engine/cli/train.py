@@ -111,7 +111,8 @@ def _config(values: dict[str, Any], recipe: str, grad_accum: int | None) -> Trai
     from lark_engine.recipes import train_recipe
     from lark_engine.recipes.batches import with_global_batch
 
-    merged = with_global_batch({**train_recipe(recipe), **values, **_of_torchrun()}, values, grad_accum)
+    own = train_recipe(recipe, trust_remote_code=bool(values.get("trust_remote_code")))
+    merged = with_global_batch({**own, **values, **_of_torchrun()}, values, grad_accum)
     config = TrainConfig.parse(merged, f"lark train {values['method']}")
     log.info(
         "recipe %s; global batch %d trajectories = %.4g on each of %d process(es)", config.recipe, config.global_batch,

@@ -31,6 +31,7 @@ from lark_engine.evaluation.engines import HOST, Engine, ServerOptions, device_g
 from lark_engine.evaluation.server_log import LogTail, last_meaningful_line
 from lark_engine.leash import GRACE_S
 from lark_engine.processes import end_all, marked
+from lark_engine.store.atomic import open_in_place
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class ModelServer:
         # lies in the folder that it runs in is not imported.
         marked = {MARK: self._mark, "SPT_NOENV": "1", "PYTHONSAFEPATH": "1"}
         environment = self.engine.environment(self.base, self.options, self.api_key)
-        with self.log_path.open("ab") as output:
+        with open_in_place(self.log_path, "ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "lark_engine.leash", *command],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,

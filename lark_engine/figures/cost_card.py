@@ -35,7 +35,8 @@ def cost_card(
     stats = (
         Stat("Optimizer steps", formats.count(cost.steps),
              beside(f"{config.epochs:g} epochs of {config.global_batch} a step", other and formats.count(other.steps))),
-        Stat("Tokens trained on", _compact(cost.tokens), beside("all epochs", other and _compact(other.tokens))),
+        Stat("Tokens trained on", formats.compact(cost.tokens),
+             beside("all epochs", other and formats.compact(other.tokens))),
         Stat("Packed sequences", _count(cost.passes),
              beside(f"at least, of {formats.count(width)} tokens", other and _count(other.passes))),
         Stat("Time", _hours(cost.hours),
@@ -56,10 +57,6 @@ def size_of_student(student: str, workspace: Workspace) -> StudentSize | None:
     folders += [a.path / STUDENT_DIR for a in students if student in (a.id, a.name, a.fingerprint)]
     sizes = (student_size(folder) for folder in folders if folder.is_dir())
     return next((size for size in sizes if size is not None), None)
-
-
-def _compact(value: float | None) -> str:
-    return "–" if value is None else formats.compact(value)
 
 
 def _count(value: float | None) -> str:

@@ -58,8 +58,10 @@ def age(created_at: str, now: datetime) -> str:
     return f"{created:%Y-%m-%d}"
 
 
-def size(num_bytes: float) -> str:
-    """`512 MB`, `1.4 GB`."""
+def size(num_bytes: float | None) -> str:
+    """`512 MB`, `1.4 GB`; a dash for what is not known."""
+    if num_bytes is None:
+        return "–"
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if num_bytes < 1000 or unit == "TB":
             break
@@ -114,8 +116,10 @@ def numeral(value: float | None, spec: str) -> str:
     return "–" if value is None or not math.isfinite(value) else format(value, spec).replace("-", "−")
 
 
-def compact(value: float) -> str:
-    """`950`, `12.3 k`, `22.1 M`, `1.05 B`: three digits."""
+def compact(value: float | None) -> str:
+    """`950`, `12.3 k`, `22.1 M`, `1.05 B`: three digits; a dash for what is not known."""
+    if value is None:
+        return "–"
     for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= 0.9995 * size:
             return f"{value / size:.3g}{unit}" if abs(value) < 999.5 * size else f"{value / size:,.0f}{unit}"

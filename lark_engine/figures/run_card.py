@@ -21,22 +21,16 @@ def run_card(run: Run, curves: Curves, left_s: float | None = None) -> Card:
              f"{formats.compact(tokens)} tokens" if tokens else ""),
         *([Stat("Time left", formats.duration(left_s) if left_s is not None else "–", "at the rate of this process")]
           if run.is_live else []),
-        Stat("Loss", _decimal(curves.last("loss") or run.last_loss), "last logged step"),
-        *([Stat("Held-out loss", _decimal(curves.last(curves.evaluations[0])), "last evaluation")]
+        Stat("Loss", formats.numeral(curves.last("loss") or run.last_loss, ".4g"), "last logged step"),
+        *([Stat("Held-out loss", formats.numeral(curves.last(curves.evaluations[0]), ".4g"), "last evaluation")]
           if curves.evaluations else []),
-        Stat("Speed", _compact(curves.last("tokens_per_s")), "tokens/s, last logged step"),
-        Stat("Device use", formats.percent(curves.last("device_use")), f"memory {_size_mb(curves.last('memory_mb'))}"),
+        Stat("Speed", formats.compact(curves.last("tokens_per_s")), "tokens/s, last logged step"),
+        Stat("Device use", formats.percent(curves.last("device_use")), f"memory {_memory(curves)}"),
     ]  # fmt: skip
     return Card(key="run_figures", stats=tuple(stats), span=12)
 
 
-def _decimal(value: float | None) -> str:
-    return formats.numeral(value, ".4g")
-
-
-def _compact(value: float | None) -> str:
-    return "–" if value is None else formats.compact(value)
-
-
-def _size_mb(value: float | None) -> str:
-    return "–" if value is None else formats.size(1e6 * value)
+def _memory(curves: Curves) -> str:
+    """The last logged memory, which logs have in MB."""
+    used = curves.last("memory_mb")
+    return formats.size(None if used is None else 1e6 * used)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lark_engine.config import SelectConfig
 from lark_engine.figures import charts_tune, charts_weights, formats
@@ -118,9 +118,9 @@ def _figures(now: Outcome, pinned: Outcome | None) -> tuple[Stat, ...]:
         Stat("Captured utility", formats.percent(now.captured_share),
              against(f"mean energy {formats.signed(utility['captured'], 4)}",
                      formats.percent(pinned.captured_share if pinned else None))),
-        Stat("Training tokens", _or_dash(tokens, formats.compact),
+        Stat("Training tokens", formats.compact(tokens),
              against("not in these scores" if tokens is None else "prompt and response",
-                     _or_dash(of_tokens, formats.compact))),
+                     formats.compact(of_tokens))),
         tau,
     )  # fmt: skip
 
@@ -223,7 +223,3 @@ def problem_card(scored: ScoredPool, now: Outcome, pinned: Outcome | None, row: 
         + (f"outline: {pinned.name} · " if pinned is not None and same else "") + "click a bar to read it",
         figure=chart.figure, alt=chart.alt, height=300, span=8,
     )  # fmt: skip
-
-
-def _or_dash(value: Any, written: Any) -> str:
-    return "–" if value is None else str(written(value))

@@ -98,6 +98,7 @@ def newest_of(jobs: Sequence[JobView], command: Sequence[str]) -> JobView | None
 
 def launch(job: Job) -> JobView:
     """Start the supervisor of a job that has none. Errors: as `submit`."""
+    job.require_own_files()
     spec = job.spec()
     try:
         launcher_of(spec.launcher, spec.address).launch(job)
@@ -123,10 +124,10 @@ def stop(job: Job, request: Request, *, timeout_s: float = STOP_TIMEOUT_S) -> Jo
 
 
 def _stop(job: Job, request: Request, timeout_s: float) -> JobView:
+    job.require_own_files()
     before = view(job)
     if not before.is_live and before.state != "interrupted":
         raise StoreError(f"{job.id} has ended already: {before.state}")
-    job.require_own_files()
     with disk_errors(job.folder):
         job.ask(request)
     spec, supervisor = before.spec, before.launch.supervisor if before.launch else None

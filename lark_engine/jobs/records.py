@@ -119,7 +119,7 @@ class Launch:
 def read_record(path: Path) -> dict[str, Any] | None:
     """A JSON object; None when the file is not there, not readable or not one. A list of jobs must not break on it."""
     try:
-        with open_regular(path, follow=False) as file:
+        with open_regular(path) as file:
             value = json.loads(file.read(_MOST_BYTES), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError):
         return None

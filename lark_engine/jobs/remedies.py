@@ -381,7 +381,7 @@ def _train_values(recipe: str, given: dict[str, Any], under: dict[str, Any] | No
     """Given values over the recipe's over those `under` it. What accumulation makes of the batch changes no remedy."""
     from lark_engine.recipes import train_recipe
 
-    values = {**(under or {}), **train_recipe(recipe), **given}
+    values = {**(under or {}), **train_recipe(recipe, trust_remote_code=True), **given}
     values.pop("grad_accum", None)
     return values
 

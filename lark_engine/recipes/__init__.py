@@ -26,22 +26,29 @@ RELEASED_NAMES = {
 _FIXED = {"bias": "none", "task_type": "CAUSAL_LM", "use_rslora": False, "inference_mode": False}
 
 
-def train_recipe(name: str) -> dict[str, Any]:
-    """Values of a shipped training recipe, or of a YAML file. Errors: `ConfigError` with the nearest known name."""
+def train_recipe(name: str, *, trust_remote_code: bool = False) -> dict[str, Any]:
+    """Values of a shipped training recipe, or of a YAML file.
+
+    `trust_remote_code`: whether who starts the run said so. Errors: `ConfigError` with the nearest known name, and as
+    `refuse_programs`.
+    """
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         values = load_yaml(path)
-        refuse_programs(values, name)
+        refuse_programs(values, name, trust_remote_code=trust_remote_code)
         return {"recipe": path.stem, **our_names(values)}
     if name not in train_recipes():
         raise ConfigError(f"no training recipe '{name}'{did_you_mean(name, train_recipes())}")
     return {"recipe": name, **load_yaml(ROOT / "train" / f"{name}.yaml")}
 
 
-def refuse_programs(values: dict[str, Any], place: str) -> None:
-    """A recipe may be anybody's, and only who starts it says what programs are run beside ours. Errors: `ConfigError`."""
-    for name in ("trust_remote_code", "server_python"):
-        if values.get(name):
+def refuse_programs(values: dict[str, Any], place: str, *, trust_remote_code: bool) -> None:
+    """A recipe may be anybody's, and only who starts it says what programs are run beside ours.
+
+    Errors: `ConfigError` for a recipe that asks for more.
+    """
+    for name, is_said in (("trust_remote_code", trust_remote_code), ("server_python", False)):
+        if values.get(name) and not is_said:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(
                 f"{place}: '{name}' would run code, which a recipe cannot ask for; give {option} yourself"

@@ -72,7 +72,7 @@ _StrictLoader.add_implicit_resolver(
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping. Errors: `ConfigError` with the line of the mistake; `StoreError` without a file to read."""
     try:
-        with open_regular(path) as file:
+        with open_regular(path, follow=True) as file:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise ConfigError(

@@ -170,7 +170,7 @@ def _train_words(
     values: Mapping[str, Any], data: str, recipe: str, leave_out: Collection[str] = ()
 ) -> list[str] | None:
     """The words of a training command; None where the recipe sets something that no option takes back."""
-    own = train_recipe(recipe)
+    own = train_recipe(recipe, trust_remote_code=bool(values.get("trust_remote_code")))
     devices = {name: values[name] for name in _BATCH_OF if name in values and name not in leave_out}
     # Where a recipe gives accumulation steps, the batch follows from the devices.
     batch = with_global_batch({**own, **devices}).get("global_batch")

@@ -49,7 +49,7 @@ def open_bundle(zip_path: Path, cache_dir: Path, limits: Limits = DEFAULT_LIMITS
     """
     place = zip_path.expanduser().absolute()
     try:
-        file = open_regular(place)
+        file = open_regular(place, follow=True)
     except OSError as error:
         raise StoreError(f"{place}: cannot be read ({error.strerror}); give the zip that lark bundle made") from error
     with file, disk_errors(cache_dir):
@@ -65,7 +65,7 @@ def open_bundle(zip_path: Path, cache_dir: Path, limits: Limits = DEFAULT_LIMITS
 
 def peek(zip_path: Path) -> BundleRecord | None:
     """What a zip says of itself without unpacking it; None for one that is no bundle that could be opened."""
-    with contextlib.suppress(OSError, StoreError), open_regular(zip_path) as file:
+    with contextlib.suppress(OSError, StoreError), open_regular(zip_path, follow=True) as file:
         entries = {entry.name: entry for entry in read_entries(file, zip_path, DEFAULT_LIMITS)}
         return _record(file, zip_path, entries)
     return None

@@ -35,6 +35,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.EDQUOT: "the disk quota is used up; free some space and run the same command again, it resumes",
             errno.EACCES: "no permission; choose another place, or fix the permissions",
             errno.EPERM: "no permission; choose another place, or fix the permissions",
+            errno.ELOOP: "is a link, which nothing is written through; put the file itself there, or remove it",
             errno.EROFS: "the file system is read-only; choose another folder with --workspace",
         }
         if number not in remedies:
@@ -92,10 +93,11 @@ def require_space(folder: Path, num_bytes: int, what: str) -> None:
         )
 
 
-def open_regular(path: Path, *, follow: bool = True) -> IO[bytes]:
-    """Open a file for reading. Errors: `OSError` also for a pipe or a device, which could be read for ever.
+def open_regular(path: Path, *, follow: bool = False) -> IO[bytes]:
+    """Open a file for reading. Errors: `OSError` also for a pipe or a device, which could be read for ever, and for a
+    link: in a folder that came from elsewhere it may lead to any file of this user's.
 
-    Without `follow` also for a link: what it leads to may be a file of this user's that is not to be shown to others.
+    `follow`: for a path that somebody has named, who may keep the file elsewhere.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     file = os.open(path, flags)
@@ -103,6 +105,21 @@ def open_regular(path: Path, *, follow: bool = True) -> IO[bytes]:
         os.close(file)
         raise OSError(errno.EINVAL, "is no regular file", str(path))
     return os.fdopen(file, "rb")
+
+
+def open_in_place(path: Path, mode: str, encoding: str | None = None) -> IO[Any]:
+    """Open a file of a workspace to write at its end or in it. Errors: `OSError` for a link, a pipe or a device: a
+    workspace that came from elsewhere must not have us write over another file of this user's.
+    """
+    file = open(path, mode, encoding=encoding, opener=_without_links)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return file
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def user_path(text: str) -> Path:

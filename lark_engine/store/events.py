@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 from tqdm import tqdm
 
 from lark_engine.errors import StoppedEarly
-from lark_engine.store.atomic import make_dir, open_regular
+from lark_engine.store.atomic import make_dir, open_in_place, open_regular
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +88,10 @@ class EventLog:
         """Append one event, and return it. Values must be JSON; a non-finite number is written as null."""
         event = {"time": round(time.time(), 3), "stage": self.stage, **{k: finite(v) for k, v in fields.items()}}
         line = json.dumps(event, ensure_ascii=False) + "\n"
-        with self.path.open("a", encoding="utf-8") as file:
+        with open_in_place(self.path, "a", "utf-8") as file:
             file.write(line)
         for path in self._paths[1:]:  # of the job: its folder may be gone, which is nothing to the stage
-            with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+            with contextlib.suppress(OSError), open_in_place(path, "a", "utf-8") as file:
                 file.write(line)
         return event
 
@@ -108,7 +108,7 @@ def finite(value: Any) -> Any:
 def _end_torn_line(path: Path) -> None:
     """A kill may have left half a line; what is appended must not become part of it."""
     try:
-        with path.open("rb+") as file:
+        with open_in_place(path, "rb+") as file:
             if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
                 file.write(b"\n")
     except FileNotFoundError:
@@ -133,7 +133,7 @@ class EventReader:
 
     def lines(self) -> Iterator[bytes]:
         try:
-            with open_regular(self.path, follow=False) as file:
+            with open_regular(self.path) as file:
                 if os.fstat(file.fileno()).st_size < self.offset:
                     self.offset = 0  # the log was begun anew
                 while whole := _whole_lines(file, self.offset):
@@ -159,7 +159,7 @@ def last_event(path: Path) -> dict[str, Any] | None:
     One with a rate: a note at the start of a process knows of no step yet, also where the run is resumed.
     """
     try:
-        with open_regular(path, follow=False) as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             for tail_bytes in _TAILS_BYTES:
                 file.seek(max(0, size - tail_bytes))

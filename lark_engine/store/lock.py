@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from lark_engine.store.atomic import make_dir, open_regular
+from lark_engine.store.atomic import disk_errors, make_dir, open_in_place, open_regular
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +19,16 @@ _LOCK = ".lock"
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """An exclusive lock on a folder, made if need be, that the operating system frees when its holder dies."""
+    """An exclusive lock on a folder, made if need be, that the operating system frees when its holder dies.
+
+    Errors: `StoreError` for a lock that is a link, or where none can be made.
+    """
     while True:
         make_dir(folder)
         try:
-            file = (folder / _LOCK).open("a+")
+            with disk_errors(folder / _LOCK):
+                file = open_in_place(folder / _LOCK, "a+")
         except FileNotFoundError:
-            if (folder / _LOCK).is_symlink():  # to where nothing can be made
-                raise
             continue  # the folder was removed before we could look into it
         with file:
             try:
@@ -59,7 +61,7 @@ def _is_at(file: int, path: Path) -> bool:
 def is_held_lock(path: Path) -> bool:
     """Whether a live process holds this lock, or it cannot be known; the probe is released at once."""
     try:
-        with open_regular(path) as file:
+        with open_regular(path, follow=True) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
     except FileNotFoundError:

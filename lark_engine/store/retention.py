@@ -12,9 +12,9 @@
 The rule of `unused`: what stays, stays with all that it was made from. These stay of themselves: grades and sweeps
 (they are the results), what people have disputed or flagged, what a saved view shows, whatever changed within
 `older_than_s`, pools, students and benchmarks unless their kind is named (their sources may be gone), and with kinds
-named every other kind. "Made from" is more than a manifest's `inputs`: an id, a fingerprint or a folder's name anywhere in its config or identity
-counts too, for a student given as a path, or held-out data, stands only there. What lies outside the workspace and
-refers to it is not known.
+named every other kind. "Made from" is more than a manifest's `inputs`: an id, a fingerprint or a folder's name
+anywhere in its config or identity counts too, for a student given as a path, or held-out data, stands only there. What
+lies outside the workspace and refers to it is not known.
 
 What cannot be known is not risked. What a running process reads is written nowhere yet: while a lock is held or a job
 lives, `unused` is refused. A manifest that cannot be read may name anything: refused as well. An unfinished artifact

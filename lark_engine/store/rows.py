@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from lark_engine.store.atomic import disk_errors, make_dir
+from lark_engine.store.atomic import disk_errors, make_dir, open_in_place
 
 
 class RowLog:
@@ -26,7 +26,7 @@ class RowLog:
         with disk_errors(path):
             drop_torn_line(path)
             self.known = {self.key_of(row) for row in read_rows(path)} if path.exists() else set()
-            self._file = path.open("ab")
+            self._file = open_in_place(path, "ab")
 
     def key_of(self, row: dict[str, Any]) -> tuple[Any, ...]:
         """The row's key, as in `known`."""
@@ -58,7 +58,7 @@ class RowLog:
 def append_durably(path: Path, row: dict[str, Any]) -> None:
     """Append one row behind the last whole one, and have it on the disk before this returns. Hold the folder's lock."""
     drop_torn_line(path)
-    with path.open("ab") as file:
+    with open_in_place(path, "ab") as file:
         file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -68,7 +68,7 @@ def drop_torn_line(path: Path) -> None:
     """Cut an unfinished last line (no newline at its end) off a file; a missing file is left missing."""
     if not path.exists() or path.stat().st_size == 0:
         return
-    with path.open("r+b") as file:
+    with open_in_place(path, "r+b") as file:
         file.seek(0, os.SEEK_END)
         end = position = file.tell()
         while position > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from lark_engine.errors import StoreError
@@ -54,14 +55,22 @@ def estimated_bytes(num_trained: int, *, deepspeed: bool) -> int:
 def require_own_files(checkpoint: Path) -> None:
     """For state that is loaded as a pickle, which can run code: only what this user has written.
 
-    Errors: `StoreError` for a file of another user.
+    Errors: `StoreError` for a file of another user, one that everybody may write, and a link.
     """
     for path in (checkpoint, *checkpoint.rglob("*")):
-        if path.stat().st_uid != os.getuid():
-            raise StoreError(
-                f"{path}: belongs to another user, and DeepSpeed's state can run code when it is loaded; if you trust "
-                f"it, make it your own (chown), or remove {checkpoint} to train from before it"
-            )
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            what, remedy = "is a link", "put the file itself there"
+        elif status.st_uid != os.getuid():
+            what, remedy = "belongs to another user", "make it your own (chown)"
+        elif status.st_mode & stat.S_IWOTH:
+            what, remedy = "can be written by everybody", "take that away (chmod -R o-w)"
+        else:
+            continue
+        raise StoreError(
+            f"{path}: {what}, and DeepSpeed's state can run code when it is loaded; if you trust it, {remedy}, or "
+            f"remove {checkpoint} to train from before it"
+        )
 
 
 def size_of(folder: Path) -> int:

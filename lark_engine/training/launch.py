@@ -15,6 +15,7 @@ from tqdm import tqdm
 from lark_engine import errors
 from lark_engine.config import TrainConfig
 from lark_engine.errors import ConfigError, TrainingError
+from lark_engine.store.atomic import open_in_place
 from lark_engine.store.events import EventReader, ProgressLines
 from lark_engine.training.checkpoints import newest_complete_checkpoint
 from lark_engine.training.sft import run
@@ -44,7 +45,7 @@ def launch(spec: TrainSpec, *, joined: bool) -> None:
     command = torchrun(spec.config, path)
     log.info("starting: %s", shlex.join(command))
     log_path = spec.folder / (f"train-{machine}.log" if machine else "train.log")
-    with log_path.open("ab") as output:
+    with open_in_place(log_path, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "lark_engine.leash", *command], stdin=subprocess.PIPE, stdout=output,
             stderr=subprocess.STDOUT, env=_environment(spec), start_new_session=True,

@@ -7,11 +7,12 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from lark_engine.chat import ChatRenderer
 from lark_engine.config import TrainConfig
-from lark_engine.errors import DeviceError, LarkError, StoppedEarly
+from lark_engine.errors import DeviceError, LarkError, StoppedEarly, StoreError
 from lark_engine.jobs.membership import join
 from lark_engine.models import (
     ADAPTER_DIR,
@@ -79,6 +80,12 @@ def run(spec: TrainSpec) -> None:
         raise DeviceError(
             f"training does not fit on {config.device}; lower --pack-length (what is learned stays the same), turn on "
             "--gradient-checkpointing, or lower --max-length; with the first two, running again resumes"
+        ) from error
+    except (
+        UnpicklingError
+    ) as error:  # torch reads numbers only, and says in its own words how to run the code in a file
+        raise StoreError(
+            f"{resume}: its state holds more than numbers and is not loaded; remove that folder to train from before it"
         ) from error
     if trainer.state.global_step < data.layout.num_steps:
         raise StoppedEarly(

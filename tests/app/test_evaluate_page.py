@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from fake_jobs import living
 from graded_workspace import checkpoint_of, compared, evaluated, place_of
+from shown_page import html_of, shown_page
 from streamlit.testing.v1 import AppTest
 
 from app import eval_choices
@@ -49,19 +50,9 @@ def graded(made: dict[str, Artifact], tmp_path: Path) -> Workspace:
 def open_page(monkeypatch: pytest.MonkeyPatch) -> OpenPage:
     def run(workspace: Workspace, **query: str | list[str]) -> AppTest:
         monkeypatch.setenv("LARK_HOME", str(workspace.root))
-        page = AppTest.from_file(str(ROOT / "app" / "router.py"), default_timeout=60).run()
-        for key, value in query.items():
-            page.query_params[key] = value
-        page.switch_page("../pages/evaluate.py").run()
-        assert not page.exception, page.exception
-        assert "This part of the page failed" not in html_of(page)
-        return page
+        return shown_page("evaluate", **query)
 
     return run
-
-
-def html_of(page: AppTest) -> str:
-    return "\n".join(element.proto.body for element in page.get("html"))
 
 
 def headings(page: AppTest) -> list[str]:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 import fake_jobs as fake
 import pytest
 from fake_workspace import finished_run
+from shown_page import shown_page
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from streamlit.testing.v1 import AppTest
@@ -41,11 +42,7 @@ def open_page(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Op
     monkeypatch.setenv("LARK_LEASES", str(tmp_path / "leases"))
 
     def run(**query: str) -> AppTest:
-        page = AppTest.from_file(str(ROUTER), default_timeout=30).run()
-        for param, value in query.items():
-            page.query_params[param] = value
-        page.switch_page("../pages/jobs.py").run()
-        return calm(page)
+        return shown_page("jobs", **query)
 
     return run
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import fake_jobs as fake
 import pytest
 from fake_workspace import add, damage, finished_run, graded
+from shown_page import html_of, shown_page
 from streamlit.testing.v1 import AppTest
 
 from app.job_blocks import health
@@ -31,19 +32,9 @@ def open_page(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LARK_LEASES", str(tmp_path / "leases"))
 
     def run(**query: str) -> AppTest:
-        page = AppTest.from_file(str(ROUTER), default_timeout=30)
-        for key, value in query.items():
-            page.query_params[key] = value
-        page.run()
-        assert not page.exception, page.exception
-        assert "This part of the page failed." not in html_of(page)
-        return page
+        return shown_page("overview", **query)
 
     return run
-
-
-def html_of(page: AppTest) -> str:
-    return "\n".join(element.proto.body for element in page.get("html"))
 
 
 def headings(page: AppTest) -> list[str]:

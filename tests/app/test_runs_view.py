@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shown_page import html_of, shown_page
 from streamlit.testing.v1 import AppTest
 
 from app import run_words
@@ -33,20 +34,9 @@ def show(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Show:
     monkeypatch.setenv("LARK_HOME", str(workspace.root))
 
     def run(**query: Any) -> AppTest:
-        page = AppTest.from_file(str(ROOT / "app" / "router.py"), default_timeout=60)
-        page.run()
-        for key, value in {"view": "runs", **query}.items():
-            page.query_params[key] = value
-        page.switch_page("../pages/train.py").run()
-        assert not page.exception, page.exception
-        assert "This part of the page failed" not in html_of(page)
-        return page
+        return shown_page("train", **{"view": "runs", **query})
 
     return run
-
-
-def html_of(page: AppTest) -> str:
-    return "\n".join(element.proto.body for element in page.get("html"))
 
 
 def boards(page: AppTest) -> dict[str, dict[str, Any]]:

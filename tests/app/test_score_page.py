@@ -17,6 +17,7 @@ import pytest
 from fake_jobs import living
 from fake_workspace import damage
 from safetensors.numpy import save_file
+from shown_page import html_of, shown_page, text_of
 from streamlit.testing.v1 import AppTest
 
 from lark_engine.config import PoolConfig, ScoreConfig
@@ -40,25 +41,9 @@ def score(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> OpenScore:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
     def run(**query: Any) -> AppTest:
-        page = AppTest.from_file(str(ROOT / "app" / "router.py"), default_timeout=60)
-        page.run()
-        for key, value in query.items():
-            page.query_params[key.replace("__", ".")] = value
-        page.switch_page("../pages/score.py").run()
-        assert not page.exception, page.exception
-        assert "This part of the page failed" not in html_of(page)
-        return page
+        return shown_page("score", **query)
 
     return run
-
-
-def html_of(page: AppTest) -> str:
-    return "\n".join(element.proto.body for element in page.get("html"))
-
-
-def text_of(page: AppTest) -> str:
-    """The text of all blocks, without tags, each part on a line of its own."""
-    return re.sub(r"\s*\n\s*", "\n", re.sub(r"<[^>]*>", "\n", html_of(page)))
 
 
 def labels(page: AppTest) -> list[str]:
@@ -364,7 +349,7 @@ def test_a_damaged_config_or_pool_is_said_and_does_not_break_the_page(
     pool = import_pool(PoolConfig(source=str(source(tmp_path))), workspace)
     student = model(tmp_path / "mine")
     (student / "config.json").write_text("[")
-    assert "no JSON object; copy the model again" in text_of(score(score__student=str(student)))
+    assert "config.json:1: not valid JSON" in text_of(score(score__student=str(student)))
     damage(pool)
     assert "This workspace holds no pool yet" in text_of(score())
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shown_page import html_of, shown_page
 from streamlit.testing.v1 import AppTest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sharing"))
@@ -33,19 +34,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 def open_page(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
     def run(root: Path | None = None, **query: Any) -> AppTest:
         monkeypatch.setenv("LARK_HOME", str(root or shown.workspace.root))
-        page = AppTest.from_file(str(ROUTER), default_timeout=60).run()
-        for param, value in {"share": "bundle", **query}.items():
-            page.query_params[param] = value
-        page.switch_page("../pages/share.py").run()
-        assert not page.exception, page.exception
-        assert "This part of the page failed." not in text_of(page)
-        return page
+        return shown_page("share", **{"share": "bundle", **query})
 
     return run
-
-
-def text_of(page: AppTest) -> str:
-    return "\n".join(element.proto.body for element in page.get("html"))
 
 
 def commands(page: AppTest) -> list[str]:
@@ -56,7 +47,7 @@ def test_by_default_no_text_goes_out_and_the_command_says_so(open_page: OpenPage
     page = open_page()
 
     assert f"lark bundle --scores {shown.scores.id} --texts none" in commands(page)
-    said = text_of(page)
+    said = html_of(page)
     assert "1 pool, 1 set of scores, 1 selection, 1 checkpoint, 2 evaluations, 2 gradings" in said
     assert "no texts: problems, responses and answers stay here" in said
     assert "/data/x/lora.yaml" in said
@@ -74,7 +65,7 @@ def test_the_address_is_the_choice(open_page: OpenPage, shown: Shown) -> None:
         f"lark bundle --scores {shown.scores.id} --selection {shown.selection.id} --texts chosen --problem quiz:p0 "
         "--problem quiz:p1 --token-stats --no-redact --title 'For Dora'"
     ) in commands(page)
-    said = text_of(page)
+    said = html_of(page)
     assert "the texts of 2 chosen problems" in said
     assert "paths, hosts and user names go out as they are" in said
 
@@ -82,8 +73,8 @@ def test_the_address_is_the_choice(open_page: OpenPage, shown: Shown) -> None:
 def test_a_problem_that_is_not_there_is_said_and_nothing_can_be_made(open_page: OpenPage) -> None:
     page = open_page(bundle_texts="chosen", bundle_problems="<b>absent</b>")
 
-    assert "neither the pool nor a benchmark has this problem" in text_of(page)
-    assert "<b>absent" not in text_of(page)
+    assert "neither the pool nor a benchmark has this problem" in html_of(page)
+    assert "<b>absent" not in html_of(page)
     assert page.button(key="bundle.make").disabled
 
 
@@ -95,7 +86,7 @@ def test_the_bundles_that_were_made_are_listed_with_their_checksum(open_page: Op
 
     page = open_page(made.workspace.root)
 
-    said = text_of(page)
+    said = html_of(page)
     assert bundle.sha256 in said
     assert 'href="/lark/shared/ours.zip"' in said
     assert "&lt;i&gt;Ours&lt;/i&gt;" in said
@@ -116,15 +107,15 @@ def test_a_viewer_sees_what_would_go_out_and_neither_paths_nor_a_button_that_wor
         access.resolve_with(before)
 
     assert page.button(key="bundle.make").disabled
-    assert "This server is read-only." in text_of(page)
-    assert "/data/x/lora.yaml" not in text_of(page)
+    assert "This server is read-only." in html_of(page)
+    assert "/data/x/lora.yaml" not in html_of(page)
 
 
 def test_in_a_bundle_the_page_says_whose_it_is(open_page: OpenPage, shown: Shown, tmp_path: Path) -> None:
     plan = plan_bundle(BundleChoice(title="Ours"), shown.workspace)
     workspace = open_bundle(write_bundle(plan, tmp_path / "ours.zip").path, tmp_path / "bundles")
 
-    said = text_of(open_page(workspace.root))
+    said = html_of(open_page(workspace.root))
 
     assert ">Ours</span>" in said
     assert "without texts · redacted · read-only" in said
@@ -132,7 +123,7 @@ def test_in_a_bundle_the_page_says_whose_it_is(open_page: OpenPage, shown: Shown
 
 def test_an_empty_workspace_says_what_to_do_first(open_page: OpenPage, tmp_path: Path) -> None:
     page = open_page(tmp_path / "new")
-    assert "A bundle begins with scores" in text_of(page)
+    assert "A bundle begins with scores" in html_of(page)
     assert any("lark demo" in command for command in commands(page))
 
 

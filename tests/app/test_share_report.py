@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shown_page import calm, html_of
 from streamlit.testing.v1 import AppTest
 
 from lark_engine import access
@@ -44,16 +45,9 @@ def show(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> Show:
         page = AppTest.from_function(panel, default_timeout=60)
         for key, value in query.items():
             page.query_params[key] = value
-        page.run()
-        assert not page.exception, page.exception
-        assert "This part of the page failed" not in html_of(page)
-        return page
+        return calm(page.run())
 
     return run
-
-
-def html_of(page: AppTest) -> str:
-    return "\n".join(element.proto.body for element in page.get("html"))
 
 
 def test_the_address_is_the_command(show: Show, shown: Shown) -> None:

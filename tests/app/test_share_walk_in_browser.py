@@ -48,7 +48,7 @@ def walk(browser: Any, workspace: Workspace, elsewhere: Path, pictures: Path) ->
     made: dict[str, Any] = {}
     with dashboard(workspace) as address:
         with open_page(browser, f"{address}/tune") as page:
-            drag(page, "B", to=0.5)
+            drag(page, "B", to=0.8)
             wait_idle(page)
             made["budget"] = board_meta(page, "budget")["B"]
             page.get_by_role("button", name="Save view").click()
@@ -68,7 +68,7 @@ def walk(browser: Any, workspace: Workspace, elsewhere: Path, pictures: Path) ->
             bundle = make(page, "Make this bundle", ".zip")
             picture(page, pictures / "05-bundle-made.png")
             made["bundle"] = download(page, address, bundle, elsewhere)
-        link = f"{address}/tune?view={made['view'].stem}"
+        link = f"{address}/tune?saved={made['view'].stem}"
         with open_page(browser, link) as page:  # a fresh profile: nothing but the link
             made["link shows"] = board_meta(page, "budget")["B"]
             picture(page, pictures / "06-link-opened.png")
@@ -83,7 +83,7 @@ def walk(browser: Any, workspace: Workspace, elsewhere: Path, pictures: Path) ->
     opened = open_bundle(made["bundle"], user_cache() / "bundles")
     how = Exposure(read_only=True, memo_dir=elsewhere / "memo")
     with dashboard(opened, how) as address:
-        with open_page(browser, f"{address}/tune?view={made['view'].stem}") as page:
+        with open_page(browser, f"{address}/tune?saved={made['view'].stem}") as page:
             made["bundle shows"] = board_meta(page, "budget")["B"]
             save = page.get_by_role("button", name="Save this selection")
             made["save is disabled"] = save.is_disabled()
@@ -129,7 +129,7 @@ def test_a_collaborator_sees_by_link_report_and_bundle_what_was_tuned(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     made = walk(browser, shown.workspace, elsewhere, PICTURES)
-    assert made["link shows"] == made["bundle shows"] == made["budget"] == 3
+    assert made["link shows"] == made["bundle shows"] == made["budget"] == 4
     assert made["save is disabled"]
     assert made["figures"] >= 5
     assert made["report"].stat().st_size < 6_000_000

@@ -35,7 +35,7 @@ from lark_engine.store.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
-PAGES = ("overview", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs")
+PAGES = ("overview", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs", "share")
 SCORED_PAGES = ("explore", "trajectory", "tune")
 THEMES = ("light", "dark")
 WIDTHS = (320, 390, 768, 1440, 1920)
@@ -119,29 +119,6 @@ def view(page: Any) -> dict[str, Any]:
         "sliders": page.locator("[data-slider] input").evaluate_all("all => all.map((one) => one.ariaValueText)"),
         "query": parse_qs(urlsplit(page.url).query),
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "params"),
-    [
-        ("tune", {"B": "5"}),
-        ("tune", {"mode": "sharpness", "sharpness": "0.5", "B": "4", "exclude_teachers": "QwQ-32B"}),
-        ("tune", {"mode": "temperature", "tau": "0.02", "correct_only": "true"}),
-        ("explore", {"exclude_teachers": "QwQ-32B", "drop_truncated": "true"}),
-        ("explore", {"teacher": "Qwen3-32B"}),
-        ("trajectory", {"problem": "7", "candidate": "4", "versus": "2"}),
-    ],
-)  # fmt: skip
-def test_an_address_shows_the_same_controls_and_numbers_in_a_fresh_browser(
-    browser: Any, address: str, scored: ScoredPoolArtifacts, name: str, params: dict[str, str]
-) -> None:
-    with open_page(browser, f"{address}/{name}?{urlencode(params)}") as page:
-        first, copied = view(page), page.url
-    for param, value in params.items():
-        assert first["query"][param] == [value]  # nothing of a valid address is lost
-    assert first["query"]["scores"] == [scored.scores.id]  # newer scores do not change what a link shows
-    with open_page(browser, copied) as page:
-        assert view(page) == first
 
 
 def test_what_a_slider_did_is_in_the_address_and_back_and_forward_walk_through_it(browser: Any, address: str) -> None:

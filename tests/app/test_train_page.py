@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shown_page import html_of, shown_page
 from streamlit.testing.v1 import AppTest
 from train_workspace import make_selection, write_student
 
@@ -35,14 +36,7 @@ def train(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("LARK_LEASES", str(tmp_path / "leases"))
 
     def run(**query: Any) -> AppTest:
-        page = AppTest.from_file(str(ROOT / "app" / "router.py"), default_timeout=60)
-        page.run()
-        for key, value in query.items():
-            page.query_params[key.replace("__", ".")] = value
-        page.switch_page("../pages/train.py").run()
-        assert not page.exception, page.exception
-        assert "This part of the page failed" not in html_of(page)
-        return page
+        return shown_page("train", **query)
 
     return run
 
@@ -50,10 +44,6 @@ def train(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 @pytest.fixture
 def student(tmp_path: Path) -> str:
     return str(write_student(tmp_path / "student"))
-
-
-def html_of(page: AppTest) -> str:
-    return "\n".join(element.proto.body for element in page.get("html"))
 
 
 def command_of(page: AppTest) -> list[str]:

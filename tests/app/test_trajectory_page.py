@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shown_page import html_of, shown_page
 from streamlit.testing.v1 import AppTest
 
 from app.token_job import tokens_command
@@ -42,20 +43,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> ScoredPoolArtifacts:
 def open_page(monkeypatch: pytest.MonkeyPatch, made: ScoredPoolArtifacts) -> OpenPage:
     def run(home: Path | None = None, **query: str) -> AppTest:
         monkeypatch.setenv("LARK_HOME", str(home or made.pool.path.parents[1]))
-        page = AppTest.from_file(str(ROUTER), default_timeout=30)
-        page.run()
-        page.switch_page(str(PAGE))
-        for key, value in query.items():
-            page.query_params[key] = value
-        page.run()
-        assert not page.exception, page.exception
-        return page
+        return shown_page("trajectory", **query)
 
     return run
-
-
-def html_of(page: AppTest) -> str:
-    return "\n".join(element.proto.body for element in page.get("html"))
 
 
 def texts_of(page: AppTest) -> str:

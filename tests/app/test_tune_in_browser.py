@@ -130,21 +130,6 @@ def test_links_to_other_pages_take_the_slider_along(browser: Any, address: str) 
         assert wait_meta(page, "profile", B=4)
 
 
-def test_a_copied_link_shows_the_same_in_a_fresh_browser(browser: Any, address: str) -> None:
-    permissions = {"permissions": ["clipboard-read", "clipboard-write"]}
-    start = f"{address}/tune?mode=sharpness&B=5&sharpness=0.33&correct_only=true&pin_a=B%3D2&against=A&energy=-nll"
-    with open_page(browser, start, **permissions) as page:
-        page.get_by_role("button", name="Copy link").click()
-        page.get_by_role("button", name="Link copied").wait_for()
-        link = page.evaluate("navigator.clipboard.readText()")
-        texts = page.locator(".lark-board").inner_text()
-        meta = board_meta(page, "profile")
-    assert meta["sharpness"] == 0.33
-    with open_page(browser, link) as page:
-        assert (page.locator(".lark-board").inner_text(), board_meta(page, "profile")) == (texts, meta)
-        assert page.get_by_role("button", name="only correct").is_visible()
-
-
 def test_a_pin_by_the_keyboard_compares_with_what_follows(browser: Any, address: str) -> None:
     with open_page(browser, f"{address}/tune?B=3") as page:
         page.locator("h1").click()

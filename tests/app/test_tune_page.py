@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fake_workspace import add
 from safetensors.numpy import save_file
+from shown_page import html_of, shown_page
 from streamlit.testing.v1 import AppTest
 
 from app.components import live_slider
@@ -46,20 +47,9 @@ def tune(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> OpenTune:
     monkeypatch.setenv("LARK_HOME", str(workspace.root))
 
     def run(**query: Any) -> AppTest:
-        page = AppTest.from_file(str(ROOT / "app" / "router.py"), default_timeout=60)
-        page.run()
-        for key, value in query.items():
-            page.query_params[key] = value
-        page.switch_page("../pages/tune.py").run()
-        assert not page.exception, page.exception
-        assert "This part of the page failed" not in html_of(page)
-        return page
+        return shown_page("tune", **query)
 
     return run
-
-
-def html_of(page: AppTest) -> str:
-    return "\n".join(element.proto.body for element in page.get("html"))
 
 
 def cards_of(page: AppTest) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shown_page import html_of, shown_page
 from streamlit.testing.v1 import AppTest
 from train_workspace import make_selection
 
@@ -38,18 +39,7 @@ views_panel()
 def open_at(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Open:
     monkeypatch.setenv("LARK_HOME", str(workspace.root))
 
-    def run(page: str, **query: Any) -> AppTest:
-        opened = AppTest.from_file(str(ROOT / "app" / "router.py"), default_timeout=60)
-        opened.run()
-        opened.query_params.clear()
-        for key, value in query.items():
-            opened.query_params[key] = value
-        opened.switch_page(f"../pages/{page}.py").run()
-        assert not opened.exception, opened.exception
-        assert "This part of the page failed" not in html_of(opened)
-        return opened
-
-    return run
+    return shown_page
 
 
 @pytest.fixture
@@ -62,10 +52,6 @@ def as_role(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Role], N
         None,
     )[1]
     access.resolve_with(before)
-
-
-def html_of(page: AppTest) -> str:
-    return "\n".join(element.proto.body for element in page.get("html"))
 
 
 def panel(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> AppTest:

@@ -219,7 +219,7 @@ def test_help_lists_the_commands_in_the_order_of_their_use() -> None:
     group: Any = typer.main.get_command(app)
     names = ["pool", "score", "select", "train", "benchmarks", "sweep"]
     names += ["generate", "extract", "grade", "dispute", "table", "compare", "lineage", "run", "demo", "serve"]
-    names += ["jobs", "clean", "doctor"]
+    names += ["report", "bundle", "views", "access", "jobs", "clean", "doctor"]
     assert list(group.commands) == names
 
 

@@ -88,6 +88,7 @@ def test_a_downloaded_recipe_gives_the_same_run(tmp_path: Path, recipe: str, cha
     path = tmp_path / "mine.yaml"
     path.write_text(recipe_text(base, own), encoding="utf-8")
     words = ["lark", "train", config.method, "--train-data", "x", "--student", "/s", "--recipe", str(path)]
+    words += ["--trust-remote-code"] if config.trust_remote_code else []  # which a file alone cannot ask for
     assert read([*words, "--workspace", str(tmp_path)]) == config
 
 

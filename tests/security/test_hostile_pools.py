@@ -233,7 +233,7 @@ def test_a_declared_number_of_rows_is_not_believed(tmp_path: Path, workspace: Wo
     pq.write_table(pa.Table.from_pylist([row(n) for n in range(3)]), path)
     content = path.read_bytes()
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    # num_rows is the third field of the footer (Thrift, compact): type i64 (0x16), 3 as a zigzag varint (0x06), and then
+    # num_rows is the third field of the footer (Thrift, compact): type i64 (0x16), 3 as a zigzag varint (0x06). Then
     # comes the list of row groups (0x19), of one struct (0x1c).
     place = content.index(b"\x16\x06\x19\x1c", footer)
     for declared in (b"\x80\xd0\xac\xf3\x0e", b"\x00"):

@@ -144,12 +144,12 @@ def test_a_kill_in_the_middle_leaves_trash_that_the_next_cleaning_takes_first(wo
     process.join()
     assert not any(folder.exists() for folder in folders)
     assert not (workspace.root / stopped_in / "data").exists()
-    assert sorted(p.name[:7] for p in workspace.root.iterdir()) == [".trash-", ".trash-", "scores"]
+    assert sorted(p.name[:7] for p in workspace.root.iterdir()) == [".trash-", ".trash-", "logs", "scores"]
     unfinished(workspace, "scores/c-0")
     removals = planned(workspace)
     assert [r.waste for r in removals] == ["trash", "trash", "unfinished"]
     assert len(remove(workspace, removals).removed) == 3
-    assert [p.name for p in workspace.root.iterdir()] == ["scores"]
+    assert sorted(p.name for p in workspace.root.iterdir()) == ["logs", "scores"]
 
 
 def test_what_may_not_be_removed_is_said_and_the_rest_goes(
