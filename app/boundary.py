@@ -22,7 +22,7 @@ _REFUSAL = "boundary.refusal"
 def guarded(function: Callable[P, None]) -> Callable[P, None]:
     """For a page or the body of a fragment: an exception becomes a card, and the rest of the page stays.
 
-    Who was shut out meanwhile sees nothing more, on a page that is open still as well. After a fragment that changed the
+    Who was shut out meanwhile sees nothing more, also on a page that is still open. After a fragment that changed the
     address the whole page runs once, so that links outside of it follow.
     """
 

@@ -44,6 +44,7 @@ SHOTS = {
     "train": Shot("/train?view=runs", ".st-key-runs_shown"),
     "evaluate": Shot("/evaluate?view=compare", ".st-key-compare_problems"),
     "jobs": Shot("/jobs?job=demo"),
+    "share": Shot("/share?share=report", ".st-key-make_report_panel"),
 }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
-from app.share_bundle import bundle_panel
-from app.share_report import report_panel
-from app.share_views import views_panel
 
 from app.address import bound, one_of, read
 from app.share_access import access_panel
+from app.share_bundle import bundle_panel
+from app.share_report import report_panel
+from app.share_views import views_panel
 
 PARTS = {"link": "Link", "report": "Report", "bundle": "Bundle", "access": "Access"}
 PANELS = {"link": views_panel, "report": report_panel, "bundle": bundle_panel, "access": access_panel}

@@ -78,8 +78,9 @@ class Exposure(BaseModel):
         """Itself. Errors: `ConfigError` for what would let anybody in, or nobody."""
         if not is_loopback(self.address) and self.auth == "none" and not self.insecure_no_auth:
             raise ConfigError(
-                f"--address {self.address} would let everybody who reaches this machine explore and start jobs; use lark "
-                "serve with --auth token or --auth oidc (or --insecure-no-auth, if the network itself keeps people out)"
+                f"--address {self.address} would let everybody who reaches this machine explore and start jobs; "
+                "use lark serve with --auth token or --auth oidc (or --insecure-no-auth, if the network itself keeps "
+                "people out)"
             )
         if self.auth == "oidc" and self.roles is None:
             raise ConfigError("--auth oidc needs --roles FILE, which says who may do what")
