@@ -70,7 +70,7 @@ def test_the_table_of_released_commands_is_whole(released: str) -> None:
 
 def test_pictures_of_the_readme_are_there_and_small() -> None:
     paths = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
-    pages = ("overview", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs")
+    pages = ("overview", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs", "share")
     assert paths == [f"docs/{page}.png" for page in pages]
     for path in paths:
         content = (ROOT / path).read_bytes()
