@@ -42,7 +42,9 @@ def sidebar() -> None:
         for page, (label, icon) in PAGES.items():
             page_link(page, label, icon=icon)
         workspace = current_workspace()
-        st.html(widgets.environment(workspace.root, load_health(workspace), current_bundle()))
+        # Where it lies on this machine is of no use to who can run nothing here.
+        place = Path(workspace.root.name) if visitor().why_not("launch") else workspace.root
+        st.html(widgets.environment(place, load_health(workspace), current_bundle()))
 
 
 def header(page: address.Page) -> None:

@@ -71,7 +71,7 @@ def change(artifact: Artifact, **values: Any) -> None:
     [
         {"name": "../../escape"}, {"name": "/tmp/escape"}, {"name": ".."}, {"name": "a\x00b"}, {"name": ""},
         {"name": "x" * 300}, {"name": ["a"]}, {"fingerprint": "../x"}, {"fingerprint": ""},
-        {"files": {"/etc/hostname": os.stat("/etc/hostname").st_size}}, {"files": {"../home/secret": 1}},
+        {"files": {"/etc/hostname": Path("/etc/hostname").stat().st_size}}, {"files": {"../home/secret": 1}},
         {"files": {"a/../../x": 1}}, {"files": {"x\x00": 1}}, {"files": ["a"]},
         {"inputs": {"pool": {"kind": "pools", "id": "../../home", "fingerprint": "0"}}},
         {"inputs": {"pool": {"kind": "pools", "id": "a/b", "fingerprint": "0"}}},
@@ -277,7 +277,10 @@ def test_a_table_of_another_shape_is_said_on_every_page_and_stops_none(
 
 
 MARKUP = "<img src=x onerror=alert(1)> [x](javascript:alert(1)) :material:delete: $x$ `c` **b** \u202ecod\u200b"
-TEXTS = f"{MARKUP} ![b](http://192.0.2.1/b.png) </style></script><script>window.__pwned=1</script> :material/delete: :red[r]"
+TEXTS = (
+    f"{MARKUP} ![b](http://192.0.2.1/b.png) </style></script><script>window.__pwned=1</script> "
+    ":material/delete: :red[r]"
+)
 
 
 @pytest.fixture
