@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 from lark_engine.errors import AccessError, ConfigError, StoreError
 from lark_engine.people import user_name
-from lark_engine.store.atomic import disk_errors, make_dir
+from lark_engine.store.atomic import disk_errors, make_dir, open_in_place
 from lark_engine.store.rows import append_durably, read_rows
 
 log = logging.getLogger(__name__)
@@ -134,10 +134,16 @@ def action(root: Path, capability: Capability, what: str, **details: str | int |
 
 
 def read_audit(root: Path, *, most: int = 200) -> list[dict[str, Any]]:
-    """The last actions that changed something, newest first. Errors: `AccessError` without the right to see them."""
+    """The last actions that changed something, newest first.
+
+    Errors: `AccessError` without the right to see them; `StoreError` for a line that we did not write.
+    """
     require("admin")
     path = root / AUDIT
-    return list(deque(read_rows(path), maxlen=most))[::-1] if path.is_file() else []
+    try:
+        return list(deque(read_rows(path), maxlen=most))[::-1] if path.is_file() else []
+    except (ValueError, AssertionError) as error:
+        raise StoreError(f"{path}: holds a line that is no record of ours; mend it, or put the file aside") from error
 
 
 def _record(root: Path, row: dict[str, Any] | None) -> None:
@@ -145,7 +151,7 @@ def _record(root: Path, row: dict[str, Any] | None) -> None:
     path = root / AUDIT
     make_dir(path.parent)
     try:
-        with disk_errors(path), path.open("ab") as file:
+        with disk_errors(path), open_in_place(path, "ab") as file:
             if row is not None:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 append_durably(path, row)

@@ -76,3 +76,15 @@ def test_pictures_of_the_readme_are_there_and_small() -> None:
         content = (ROOT / path).read_bytes()
         assert len(content) < 300_000, path
         assert int.from_bytes(content[16:20], "big") == 1440, path  # the width in a PNG's header
+
+
+def test_every_test_that_the_threat_table_names_is_there() -> None:
+    table = README.partition("| who could do what |")[2].partition("\n\n")[0]
+    named, file = [], ""
+    for said_file, name in re.findall(r"`([a-z_]*)::(test_[a-z0-9_]+)`", table):
+        file = said_file or file
+        named.append((file, name))
+    assert len(named) > 35
+    for file, name in named:
+        fitting = list((ROOT / "tests").rglob(f"{file}.py")) or list((ROOT / "tests").rglob(f"test_{file}.py"))
+        assert [path for path in fitting if f"def {name}(" in path.read_text()], (file, name)
