@@ -61,7 +61,8 @@ def _record(one: Graded, sample: SampleKey, fields: dict[str, str], author_key: 
     try:
         add_dispute(
             one.generations, sample, correct=_VERDICTS[str(state[fields["verdict"]])],
-            author=str(state.get(author_key) or ""), reason=str(state.get(fields["reason"]) or ""),
+            author=author_name() if visitor().is_remote else str(state.get(author_key) or ""),
+            reason=str(state.get(fields["reason"]) or ""),
         )  # fmt: skip
     except LarkError as error:
         state[_ERROR] = (author_key.removesuffix(".author"), str(error))

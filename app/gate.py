@@ -11,22 +11,23 @@ import html
 import logging
 import time
 from collections import OrderedDict, deque
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from string import Template
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import Request, cookie_parser
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.auth_util import encode_provider_token
+from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from app.components.board import PLOTLY_ROUTE
 from app.visitors import cookie_name, exposure, guests, identify
 from lark_engine.access import Visitor
+from lark_engine.errors import StoreError
 from lark_engine.sharing.tokens import COOKIE_AGE_S
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ _OPEN_WITH_OIDC = {"/auth/login", "/auth/logout", "/oauth2callback"}
 _UPLOADS = "/_stcore/upload_file"
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _MOST_FORM_BYTES = 10_000
+# Of one message of a page: the state of its widgets. A session holds the last ones.
+_MOST_MESSAGE_BYTES = 1 << 20
+_SMALL_MESSAGE_BYTES = 200
 _PAGE = Path(__file__).parent / "static" / "login.html"
 # Streamlit's page begins with a script in it and loads components from blobs; nothing comes from anywhere else.
 _POLICY = (
@@ -111,54 +115,82 @@ class Gate:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        answer = await self._refusal(scope, receive)
-        if answer is None and scope["type"] == "websocket":
-            await self._follow(scope, receive, send)
-        elif answer is None:
+        found = await self._admit(scope, receive)
+        if isinstance(found, Response):
+            if scope["type"] == "http":
+                await found(scope, receive, send)
+            else:  # before it is accepted: the client sees the status 403
+                await send({"type": "websocket.close", "code": 1008, "reason": "not let in"})
+        elif scope["type"] == "websocket" and found is not None:
+            await self._follow(scope, receive, send, found)
+        else:
             await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            await answer(scope, receive, send)
-        else:  # before it is accepted: the client sees the status 403
-            await send({"type": "websocket.close", "code": 1008, "reason": "not let in"})
 
-    async def _follow(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A session of a page, unless there are as many as memory was measured for."""
-        if self.open_sockets >= exposure().most_viewers:
+    async def _follow(self, scope: Scope, receive: Receive, send: Send, visitor: Visitor) -> None:
+        """A session of a page, unless there are as many as memory was measured for.
+
+        Who only looks leaves some places to those who have work to do.
+        """
+        most = exposure().most_viewers
+        if visitor.is_remote and not {"save", "launch"} & visitor.may:
+            most -= max(1, most // 10)
+        if self.open_sockets >= most:
             log.warning("refused: %d sessions are open", self.open_sockets)
             await send({"type": "websocket.close", "code": 1013, "reason": "too many visitors"})
             return
         self.open_sockets += 1
+
+        async def limited() -> Message:
+            while True:
+                message = await receive()
+                said = message.get("bytes") or b""
+                if len(said) > _MOST_MESSAGE_BYTES:
+                    log.warning("ended: a message of %d bytes from %s", len(said), visitor.name)
+                    await send({"type": "websocket.close", "code": 1009})
+                    return {"type": "websocket.disconnect", "code": 1009}
+                # What is computed is everybody's: a message that drops it is not for whoever visits.
+                if not (_drops_caches(said) and "admin" not in visitor.may):
+                    return message
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, limited, send)
         finally:
             self.open_sockets -= 1
 
-    async def _refusal(self, scope: Scope, receive: Receive) -> Response | None:
-        """What is answered instead of the route; None lets the request through."""
+    async def _admit(self, scope: Scope, receive: Receive) -> Response | Visitor | None:
+        """Who comes in; None for somebody unknown at what is open to all; or what is answered instead of the route."""
         headers = Headers(scope=scope)
-        method = scope.get("method", "GET")
-        if is_foreign(headers, is_change=scope["type"] == "websocket" or method not in _SAFE_METHODS):
+        method, path = scope.get("method", "GET"), scope["path"]
+        if not is_allowed_host(headers.get("host")):
+            return PlainTextResponse("Invalid host header", status_code=400)
+        is_change = scope["type"] == "websocket" or method not in _SAFE_METHODS or path == LOGOUT
+        if is_foreign(headers, is_change=is_change):
             log.warning("refused: a request that another site made a browser send")
             return PlainTextResponse("another site may not do this", status_code=403)
-        is_door = exposure().auth == "token" and scope["type"] == "http"
-        if is_door and (answer := await self._login(scope, receive)) is not None:
-            return answer
-        visitor = identify(_cookies(headers), _address(scope))
-        if exposure().auth == "oidc" and scope["path"] == LOGIN:
-            return _to_provider(visitor)
+        try:
+            visitor = identify(_cookies(headers), _address(scope))
+            if exposure().auth != "none" and scope["type"] == "http":
+                answer = await self._login(scope, receive, visitor)
+                if answer is not None:
+                    return answer
+        except StoreError as error:
+            log.error("nobody can be let in: %s", error)
+            return PlainTextResponse("nobody can be let in: see the log of the server", status_code=503)
         if visitor is None:
-            return None if _is_open(scope["path"]) else _not_logged_in(scope, headers)
-        if scope["path"].startswith(_UPLOADS) and method not in _SAFE_METHODS and "launch" not in visitor.may:
+            return None if _is_open(path) else _not_logged_in(scope, headers)
+        if path.startswith(_UPLOADS) and method not in _SAFE_METHODS and "launch" not in visitor.may:
             return PlainTextResponse(f"no uploads: {visitor.because}", status_code=403)
-        return None
+        return visitor
 
-    async def _login(self, scope: Scope, receive: Receive) -> Response | None:
-        """Exchange a token for a cookie: that of a link, or what was typed into the form. None: this is neither."""
+    async def _login(self, scope: Scope, receive: Receive, visitor: Visitor | None) -> Response | None:
+        """Log in or out: by the token of a link or of the form, or at the organization. None: this is neither."""
         request = Request(scope, receive)
         if scope["path"] == LOGOUT:
-            answer = RedirectResponse("/", status_code=303)
+            answer: Response = RedirectResponse("/", status_code=303)
             answer.delete_cookie(cookie_name())
             return answer
+        if exposure().auth == "oidc":
+            return _to_provider(visitor) if scope["path"] == LOGIN else None
         token, target = request.query_params.get("token"), "/"
         if scope["path"] == LOGIN and request.method == "POST":
             form = dict(parse_qsl((await _body(request)).decode("utf-8", "replace")))
@@ -167,24 +199,37 @@ class Gate:
             kept = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
             target = quote(scope["path"]) + (f"?{urlencode(kept)}" if kept else "")
         else:
-            return None
+            return login_page("/", status=200) if scope["path"] == LOGIN else None
+        return self._exchange(token.strip(), _local(target), scope, visitor)
+
+    def _exchange(self, token: str, target: str, scope: Scope, visitor: Visitor | None) -> Response:
+        """A cookie for a token. Who is known already comes through, whatever others at that address have tried."""
         address = _address(scope)
-        if (wait_s := self.attempts.wait_s(address)) > 0:
+        if visitor is None and (wait_s := self.attempts.wait_s(address)) > 0:
             after = {"retry-after": str(int(wait_s) + 1)}
             return PlainTextResponse("too many wrong tokens; wait a minute", status_code=429, headers=after)
-        guest = guests().holder(token.strip())
+        guest = guests().holder(token)
         if guest is None:
             self.attempts.failed(address)
             log.warning("refused: a wrong token from %s", address)
-            return login_page(_local(target), "This token is not valid, or was replaced by another one.", 403)
-        answer = RedirectResponse(_local(target), status_code=303)
+            return login_page(target, "This token is not valid, or was replaced by another one.", 403)
+        answer = RedirectResponse(target, status_code=303, headers={"cache-control": "no-store"})
         answer.set_cookie(
             cookie_name(), guests().cookie(guest), max_age=COOKIE_AGE_S, httponly=True, samesite="lax",
             secure=scope["scheme"] == "https",
         )  # fmt: skip
-        answer.headers["cache-control"] = "no-store"
         log.info("%s (%s) came in from %s", guest.name, guest.role, address)
         return answer
+
+
+def is_allowed_host(host: str | None) -> bool:
+    """Whether the server was called by a name of its own: one that only points here is none of them."""
+    try:
+        name = (urlsplit(f"//{host or ''}").hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    known = exposure().allowed_hosts
+    return name in known or any(name.endswith(pattern[1:]) for pattern in known if pattern.startswith("*."))
 
 
 def is_foreign(headers: Headers, *, is_change: bool) -> bool:
@@ -197,7 +242,10 @@ def is_foreign(headers: Headers, *, is_change: bool) -> bool:
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return True
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    try:
+        return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    except ValueError:
+        return True
 
 
 def login_page(target: str, said: str = "", status: int = 401) -> Response:
@@ -236,16 +284,28 @@ def _is_open(path: str) -> bool:
 
 def _local(target: str) -> str:
     """A place on this server; anything else becomes its first page, so that a link leads nowhere else."""
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return "/"
     is_here = target.startswith("/") and not target.startswith(("//", "/\\")) and not parts.scheme and not parts.netloc
     return target if is_here and target.isprintable() else "/"
 
 
 def _cookies(headers: Headers) -> dict[str, str]:
+    """As Streamlit's sessions read them, so that the gate and the page see the same visitor."""
+    return cookie_parser(headers.get("cookie", ""))
+
+
+def _drops_caches(said: bytes) -> bool:
+    if not 0 < len(said) < _SMALL_MESSAGE_BYTES:
+        return False
+    message = BackMsg()
     try:
-        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
-    except CookieError:
-        return {}
+        message.ParseFromString(said)
+    except DecodeError:
+        return False
+    return message.WhichOneof("type") == "clear_cache"
 
 
 def _address(scope: Scope) -> str:
@@ -267,13 +327,4 @@ def _is_plain(host: str) -> bool:
     return bool(host) and all(letter.isalnum() or letter in ".-:[]" for letter in host)
 
 
-def _allowed_hosts() -> list[str]:
-    return exposure().allowed_hosts
-
-
-MIDDLEWARE = [
-    Middleware(SafeHeaders),
-    # Streamlit checks the Host of its websocket only; a name that points here must get no file either.
-    Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(), www_redirect=False),
-    Middleware(Gate),
-]
+MIDDLEWARE = [Middleware(SafeHeaders), Middleware(Gate)]

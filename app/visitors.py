@@ -91,7 +91,7 @@ def _of_provider(cookies: Mapping[str, str], origin: str) -> Visitor | None:
     roles = exposure().roles
     assert roles is not None
     role = roles.role_of(claims) if isinstance(claims, dict) and claims.get("is_logged_in") is True else None
-    return None if role is None else _with_role(str(claims.get("email") or claims.get("sub")), origin, role)
+    return None if role is None else _with_role(roles.email_of(claims) or f"subject {claims.get('sub')}", origin, role)
 
 
 @cache

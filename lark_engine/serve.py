@@ -67,8 +67,9 @@ def serve(
     """
     main, how = find_app(), (exposure or Exposure()).check()
     with _one_at_a_time(workspace, how):
-        if running := find_dashboard(workspace):
-            if _said(workspace) != _digest(how):
+        if found := _find(workspace):
+            running, digest = found
+            if digest != _digest(how):
                 raise ServerError(
                     f"a dashboard of {workspace.root} runs at {running.address} with other options of access; end it "
                     "first: lark serve --stop"
@@ -101,20 +102,22 @@ def stop(workspace: Workspace) -> bool:
 
 def find_dashboard(workspace: Workspace) -> Dashboard | None:
     """The detached dashboard of this workspace, if its process lives and answers."""
+    found = _find(workspace)
+    return None if found is None else found[0]
+
+
+def _find(workspace: Workspace) -> tuple[Dashboard, str] | None:
+    """The running dashboard, and a digest of the options that it was started with."""
     for path in _state_paths(workspace):
         try:
             state = json.loads(path.read_text())
-            pid, created, port, address = (
-                int(state["pid"]),
-                float(state["create_time"]),
-                int(state["port"]),
-                state["at"],
-            )
+            pid, created, port = int(state["pid"]), float(state["create_time"]), int(state["port"])
+            address = str(state["at"])
             alive = abs(psutil.Process(pid).create_time() - created) < 1
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             continue
         if alive and is_healthy(port, address):
-            return Dashboard(address, pid, reused=True)
+            return Dashboard(address, pid, reused=True), str(state.get("exposure"))
     return None
 
 
@@ -138,7 +141,7 @@ def find_app() -> Path:
 def streamlit_command(main: Path, port: int, how: Exposure) -> list[str]:
     """The command that serves the app; what keeps it private is said here too, so that no other config undoes it."""
     options = {
-        "server.port": port, "server.address": how.address, "server.headless": "true",
+        "server.port": port, "server.address": how.address, "server.headless": "true", "server.baseUrlPath": "",
         "server.enableXsrfProtection": "true", "server.enableCORS": "true", "browser.gatherUsageStats": "false",
         **({"server.sslCertFile": how.tls_cert, "server.sslKeyFile": how.tls_key} if how.tls_cert else {}),
         **({"secrets.files": how.secrets} if how.secrets else {}),
@@ -170,7 +173,7 @@ def is_healthy(port: int, address: str = f"http://{LOOPBACK}", timeout_s: float 
         if parts.scheme == "https" else http.client.HTTPConnection(host, port, timeout=timeout_s)
     )  # fmt: skip
     try:
-        connection.request("GET", "/_stcore/health", headers={"host": f"localhost:{port}"})
+        connection.request("GET", "/_stcore/health")
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
@@ -230,14 +233,6 @@ def _state_paths(workspace: Workspace) -> list[Path]:
 
 def _digest(how: Exposure) -> str:
     return hashlib.sha256(how.model_dump_json().encode()).hexdigest()
-
-
-def _said(workspace: Workspace) -> str:
-    """The options that the running dashboard was started with."""
-    for path in _state_paths(workspace):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return str(json.loads(path.read_text()).get("exposure"))
-    return ""
 
 
 @contextlib.contextmanager

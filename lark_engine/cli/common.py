@@ -14,9 +14,10 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import Exit, TyperException
 
+from lark_engine.access import ALL, Visitor, resolve_with
 from lark_engine.config import PoolConfig
 from lark_engine.errors import ConfigError, LarkError, StoppedEarly
-from lark_engine.jobs.folder import FOLDER_VARIABLE
+from lark_engine.jobs.folder import FOLDER_VARIABLE, Job
 from lark_engine.jobs.membership import Membership, join
 from lark_engine.store.atomic import write_json
 from lark_engine.store.events import finite
@@ -50,6 +51,8 @@ class Guarded(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         membership = join(os.environ) if FOLDER_VARIABLE in os.environ else None
         _run.words, _run.membership = ctx.meta[_WORDS], membership
+        if membership is not None:
+            _act_for(membership.job)
         try:
             result = super().invoke(ctx)
             _tell(membership, None)
@@ -92,6 +95,15 @@ def leave_record(name: str, values: dict[str, Any]) -> None:
     if is_under_supervisor():
         assert _run.membership is not None
         write_json(_run.membership.job.folder / name, finite(values))
+
+
+def _act_for(job: Job) -> None:
+    """What the command of a job changes is recorded under whoever started the job."""
+    try:
+        name = job.spec().submitted_by
+    except LarkError:  # damaged: the command goes on, and whoever started it is not known
+        name = "somebody"
+    resolve_with(lambda: Visitor(name=name or "somebody", origin=f"job {job.id}", may=ALL))
 
 
 def _tell(membership: Membership | None, error: Exception | None) -> None:

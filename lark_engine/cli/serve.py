@@ -23,7 +23,7 @@ def serve_command(
         Path | None, typer.Argument(help="a bundle that lark bundle made: it is unpacked and shown read-only")
     ] = None,
     workspace: WorkspaceOption = CACHE,
-    port: Annotated[int, typer.Option(help="port; the next free one when it is taken")] = 8501,
+    port: Annotated[int, typer.Option(help="port; the next free one when it is taken", min=1, max=65535)] = 8501,
     stop: Annotated[bool, typer.Option("--stop", help="end the dashboard that runs for this workspace")] = False,
     background: Annotated[bool, typer.Option("--background", help="return when it answers")] = False,
     read_only: Annotated[bool, typer.Option("--read-only", help="explore and tune; nothing changes or starts")] = False,
@@ -45,6 +45,7 @@ def serve_command(
     """Show a workspace or a bundle in the browser: on this machine only, unless an address and --auth are given."""
     from lark_engine import serve as dashboard
     from lark_engine.sharing.exposure import Exposure, check_secrets, read_roles
+    from lark_engine.sharing.tokens import Guests
 
     store = open_store(workspace, bundle, bundle_limit)
     if stop:
@@ -53,7 +54,7 @@ def serve_command(
     is_read_only = read_only or bundle is not None
     exposure = _checked(
         Exposure,
-        address=address, auth=auth, insecure_no_auth=insecure_no_auth, read_only=is_read_only,
+        address=address.strip("[]"), auth=auth, insecure_no_auth=insecure_no_auth, read_only=is_read_only,
         hosts=tuple(allow_host or ()), most_viewers=most_viewers, roles=read_roles(roles) if roles else None,
         tls_cert=tls_cert and tls_cert.absolute(), tls_key=tls_key and tls_key.absolute(),
         secrets=secrets and secrets.absolute(),
@@ -62,6 +63,8 @@ def serve_command(
     )  # fmt: skip
     if secrets and auth == "oidc":
         check_secrets(secrets)
+    if exposure.access_dir is not None:  # before anything listens: without a place for tokens nobody could come in
+        Guests(exposure.access_dir, root=exposure.access_dir.parent).prepare()
     if auth == "token" and not background:  # this process becomes the server and says nothing more
         _say_tokens(exposure, dashboard.address_of(exposure, dashboard.free_port(port, exposure.address)))
     running = dashboard.serve(store, port=port, open_in_background=background, exposure=exposure)
@@ -104,7 +107,6 @@ def _say_tokens(exposure: Exposure, at: str) -> None:
 
     assert exposure.access_dir is not None
     guests = Guests(exposure.access_dir, root=exposure.access_dir.parent)
-    guests.prepare()
     if known := guests.all():
         typer.echo("Let in by token: " + ", ".join(f"{guest.name} ({guest.role})" for guest in known))
         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
 import shlex
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lark_engine import access
-from lark_engine.errors import ConfigError, DeviceError, LarkError, ServerError, StoreError
+from lark_engine.errors import AccessError, ConfigError, DeviceError, LarkError, ServerError, StoreError
 from lark_engine.jobs import verdicts
 from lark_engine.jobs.devices import machine_devices
 from lark_engine.jobs.folder import JOBS_DIR, MARK, Job, create_job, somebody
@@ -36,6 +37,7 @@ from lark_engine.processes import (
     may_signal,
     session_of,
 )
+from lark_engine.sharing.shared import SHARED
 from lark_engine.store.atomic import disk_errors, make_dir
 
 log = logging.getLogger(__name__)
@@ -59,8 +61,8 @@ def submit(
     `DeviceError` for more devices than there are; `StoreError`; `ServerError` with the reason why it did not start.
     The folder of a job that did not start stays, with its verdict.
     """
-    access.require("launch")
     command = require_lark(command)
+    _require_right(root, command, cwd)
     needs = _needs(command, cwd, devices, launcher)
     spec = JobSpec(
         stage=stage_of(command), command=command, cwd=str(cwd.absolute()), priority=priority, device_kind=needs.kind,
@@ -77,8 +79,8 @@ def submit_once(root: Path, command: Sequence[str], *, cwd: Path, **options: Any
     For buttons: a double click, two tabs and a page that is loaded anew mean one job, whichever process they reach.
     `options` and errors: as `submit`.
     """
-    access.require("launch")
     words = require_lark(command)
+    _require_right(root, words, cwd)
     make_dir(root / JOBS_DIR)
     with disk_errors(root), (root / JOBS_DIR / ".submit.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -234,6 +236,29 @@ def require_lark(command: Sequence[str]) -> tuple[str, ...]:
     if command[1] in ("jobs", "serve", "access", "views", "clean", "doctor"):
         raise ConfigError(f"'lark {command[1]}' is no stage; run it without a job")
     return tuple(command)
+
+
+def _require_right(root: Path, command: Sequence[str], cwd: Path) -> None:
+    """Errors: `AccessError` for who may not start jobs, or not this one.
+
+    A guest of a server starts stages, which write to the workspace. To write elsewhere, or to run programs that come
+    with a model, is for those who may do everything.
+    """
+    who = access.require("launch")
+    if not who.is_remote or "admin" in who.may:
+        return
+    for word, following in itertools.zip_longest(command, command[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        name = name.replace("_", "-").lower()
+        if name in ("--trust-remote-code", "--server-python"):
+            raise AccessError(f"you cannot start this here: {name} runs other programs, which is for an admin")
+        if name.startswith("--output"):
+            place = (cwd / (value if equals else following)).resolve()
+            if not place.is_relative_to((root / SHARED).resolve()):
+                raise AccessError(
+                    f"you cannot start this here: {name} writes outside of {SHARED}/ of the workspace, which is for an "
+                    "admin; leave it out"
+                )
 
 
 def stage_of(command: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,6 +27,9 @@ READ_ONLY = "This workspace is shown read-only: it can be explored and tuned, an
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[?[0-9A-Fa-f:.]+\]?")
 
 
+_Word = Annotated[str, Field(min_length=1)]
+
+
 class Roles(BaseModel):
     """Who has which role after logging in with their organization: by e-mail, by a group of theirs, or by domain.
 
@@ -35,21 +38,27 @@ class Roles(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    emails: dict[str, Role] = Field(default_factory=dict)
-    groups: dict[str, Role] = Field(default_factory=dict)
-    domains: dict[str, Role] = Field(default_factory=dict)
+    emails: dict[_Word, Role] = Field(default_factory=dict)
+    groups: dict[_Word, Role] = Field(default_factory=dict)
+    domains: dict[_Word, Role] = Field(default_factory=dict)
     groups_claim: str = "groups"
+    trust_unverified_emails: bool = False
+    """For a provider that never says `email_verified`, and lets nobody choose an e-mail."""
 
     def role_of(self, claims: Mapping[str, Any]) -> Role | None:
         """The role of somebody with these claims. An e-mail that the provider has not verified counts for nothing."""
-        email = str(claims.get("email") or "").casefold()
-        if claims.get("email_verified") is False or email.count("@") != 1:
-            email = ""
+        email = self.email_of(claims)
         groups = claims.get(self.groups_claim)
         found = [role for known, role in self.emails.items() if known.casefold() == email]
         found += [role for domain, role in self.domains.items() if email.endswith("@" + domain.casefold().lstrip("@"))]
         found += [role for group, role in self.groups.items() if isinstance(groups, list) and group in groups]
         return max(found, key=list(ROLES).index, default=None)
+
+    def email_of(self, claims: Mapping[str, Any]) -> str:
+        """The e-mail that counts; empty where there is none."""
+        email = str(claims.get("email") or "").casefold()
+        is_verified = claims.get("email_verified") in (True, "true") or self.trust_unverified_emails
+        return email if is_verified and email.count("@") == 1 and not email.startswith("@") else ""
 
 
 class Exposure(BaseModel):
@@ -97,7 +106,7 @@ class Exposure(BaseModel):
     def allowed_hosts(self) -> list[str]:
         """The names by which a browser may call this server: a name that only points here is none of them."""
         own = own_names() if self.address in ANYWHERE else [self.address]
-        names = ("localhost", LOOPBACK, *own, *self.hosts)
+        names = ("localhost", LOOPBACK, "::1", *own, *self.hosts)
         return list(dict.fromkeys(name.strip("[]").lower() for name in names))
 
     def capabilities(self, role: Role | None) -> frozenset[Capability]:
@@ -120,7 +129,9 @@ def of_environment(environment: Mapping[str, str]) -> Exposure:
 
 def own_names() -> list[str]:
     """The names and addresses of this machine, by which others reach it."""
-    addresses = [a.address for found in psutil.net_if_addrs().values() for a in found if a.family == socket.AF_INET]
+    families = (socket.AF_INET, socket.AF_INET6)
+    found = [one for ones in psutil.net_if_addrs().values() for one in ones if one.family in families]
+    addresses = [one.address.partition("%")[0] for one in found]
     return [*filter(_HOST.fullmatch, (platform.node(), socket.getfqdn())), *addresses]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from itsdangerous import BadData, URLSafeTimedSerializer
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lark_engine import access
 from lark_engine.access import ROLES, Role
@@ -45,7 +45,7 @@ class Guest(BaseModel):
 
     name: str
     role: Role
-    digest: str
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     created_at: str
 
 
@@ -64,7 +64,7 @@ class Guests:
 
     def __init__(self, folder: Path, *, root: Path):
         self.folder, self.root = folder, root
-        self._seen: tuple[tuple[int, int], list[Guest]] = ((0, 0), [])
+        self._seen: tuple[tuple[int, int, int], list[Guest]] = ((0, 0, 0), [])
 
     def prepare(self) -> None:
         """Make the key that signs cookies, so that a server which writes nothing finds it."""
@@ -75,7 +75,7 @@ class Guests:
         path = self.folder / TOKENS
         try:
             stat = path.stat()
-            if (version := (stat.st_mtime_ns, stat.st_size)) != self._seen[0]:
+            if (version := (stat.st_ino, stat.st_mtime_ns, stat.st_size)) != self._seen[0]:
                 self._seen = version, _guests.validate_json(path.read_bytes())
         except FileNotFoundError:
             return []
@@ -118,7 +118,7 @@ class Guests:
         """Whose cookie this is: one that we signed, not too old, of a token that still counts."""
         try:
             digest = str(self._signer().loads(cookie, max_age=COOKIE_AGE_S))
-        except (BadData, StoreError):
+        except BadData:
             return None
         return next((guest for guest in self.all() if hmac.compare_digest(guest.digest, digest)), None)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from lark_engine.store.atomic import disk_errors, make_dir, open_in_place
+from lark_engine.store.atomic import disk_errors, make_dir, open_in_place, open_regular
 
 
 class RowLog:
@@ -89,7 +89,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSONL file that we wrote; a torn last line is passed over. Errors: `ValueError` for what we did not
     write.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for line in file:
             if line.endswith(b"\n"):
                 try:

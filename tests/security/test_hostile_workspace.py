@@ -152,6 +152,7 @@ def answers(workspace: Workspace) -> Artifact:
     made = finished_run(workspace)
     found = read_artifact(made["trained"].path.parents[1])
     assert found is not None
+    (found.path / "generations.jsonl").write_text(json.dumps({"problem_id": "0", "sample_index": 0}) + "\n")
     return found
 
 
@@ -190,7 +191,7 @@ def test_nothing_is_written_through_a_link_or_into_a_pipe(
         (root / "some" / ".lock", lambda: lock(root / "some").__enter__()),
     ):  # fmt: skip
         put(path)
-        with pytest.raises((OSError, StoreError)):
+        with pytest.raises((OSError, StoreError), match=r"is a link|Too many levels|no regular file"):
             act()
         assert secret.read_bytes() == before, path
         path.unlink()

@@ -78,8 +78,8 @@ def test_nobody_is_let_in_before_the_login(login: Login) -> None:
 @pytest.mark.parametrize(
     ("claims", "role"),
     [
-        ({"email": "ann@uni.example"}, "admin"),
-        ({"email": "bob@uni.example"}, "viewer"),
+        ({"email": "ann@uni.example", "email_verified": True}, "admin"),
+        ({"email": "bob@uni.example", "email_verified": "true"}, "viewer"),
         ({"email": "carl@uni.example", "groups": ["distillers", "others"]}, "operator"),
     ],
 )  # fmt: skip
@@ -97,8 +97,9 @@ def test_the_strongest_role_that_fits_counts(login: Login, claims: dict[str, Any
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "claims",
-    [{"email": "eve@evil.example"}, {"email": "ann@uni.example", "email_verified": False}, {},
-     {"email": "ann@uni.example@evil.example"}, {"email": "x", "groups": "distillers"}],
+    [{"email": "eve@evil.example", "email_verified": True}, {"email": "ann@uni.example", "email_verified": False}, {},
+     {"email": "ann@uni.example"}, {"email": "ann@uni.example", "email_verified": "false"},
+     {"email": "ann@uni.example@evil.example", "email_verified": True}, {"email": "x", "groups": "distillers"}],
 )  # fmt: skip
 def test_whom_no_role_fits_is_not_let_in(login: Login, claims: dict[str, Any]) -> None:
     with log_in(login, **claims) as client:
@@ -109,7 +110,7 @@ def test_whom_no_role_fits_is_not_let_in(login: Login, claims: dict[str, Any]) -
 
 @pytest.mark.slow
 def test_a_cookie_that_was_changed_is_none(login: Login) -> None:
-    with log_in(login, email="ann@uni.example") as client:
+    with log_in(login, email="ann@uni.example", email_verified=True) as client:
         (name, value) = next((c.name, c.value) for c in client.cookies.jar if c.name.startswith("_streamlit_user"))
         for forged in (value[:-2] + "aa", value.replace(".", "", 1), "{}", value[1:]):
             answer = httpx.get(f"{login.address}/_stcore/host-config", headers={"cookie": f"{name}={forged}"})
@@ -121,6 +122,7 @@ def test_roles_say_what_is_wrong_with_them(tmp_path: Path) -> None:
     for text, said in [
         ("emails: {a@b.c: owner}", r"roles.yaml: emails.a@b.c: .*; roles are viewer, editor, operator, admin"),
         ("everybody: admin", r"roles.yaml: everybody: "),
+        ('domains: {"": admin}', r"roles.yaml: domains"),
         ("emails: &a {x: viewer}\ngroups: *a", "aliases are not allowed"),
     ]:
         path.write_text(text)
@@ -129,7 +131,7 @@ def test_roles_say_what_is_wrong_with_them(tmp_path: Path) -> None:
 
 
 def test_a_domain_is_a_whole_one_and_letters_case_tells_nothing_apart() -> None:
-    roles = Roles(domains={"uni.example": "viewer"}, emails={"ANN@x.org": "admin"})
+    roles = Roles(domains={"uni.example": "viewer"}, emails={"ANN@x.org": "admin"}, trust_unverified_emails=True)
     assert roles.role_of({"email": "a@UNI.example"}) == "viewer"
     assert roles.role_of({"email": "a@evil-uni.example"}) is None
     assert roles.role_of({"email": "a@uni.example.evil"}) is None

@@ -91,6 +91,31 @@ def test_the_engine_refuses_a_viewer_whoever_calls_it_and_leaves_every_file_alon
     assert everything(own.root) == found
 
 
+OPERATOR = Visitor(name="olga", origin="192.0.2.2", may=ROLES["operator"], is_remote=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--output", "/etc/cron.d/x"), ("--output=../x",), ("--output_dir", "{root}/access"),
+        ("--output", "{root}/shared/../access/tokens.json"), ("--output-csv", "{root}/logs/audit.jsonl"),
+        ("--trust-remote-code",), ("--trust_remote_code",), ("--server-python", "/tmp/x"), ("--server_python=/tmp/x",),
+    ],
+)  # fmt: skip
+def test_an_operator_starts_nothing_that_writes_elsewhere_or_runs_other_programs(
+    own: Workspace, words: tuple[str, ...]
+) -> None:
+    command = ["lark", "score", *(word.format(root=own.root) for word in words)]
+    before = resolve_with(lambda: OPERATOR)
+    try:
+        for start in (actions.submit, actions.submit_once):
+            with pytest.raises(AccessError, match="which is for an admin"):
+                start(own.root, command, cwd=own.root)
+    finally:
+        resolve_with(before)
+    assert not list((own.root / "jobs").glob("*-score-*"))
+
+
 def test_every_role_may_what_its_name_says_and_each_more_than_the_one_before() -> None:
     assert {
         "viewer": {"explore", "tune"},

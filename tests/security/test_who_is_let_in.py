@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from attacked import SECRET, Served
-from websockets.exceptions import InvalidStatus
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from app.gate import Gate
 from benchmarks.raw_client import session
+from lark_engine.access import ROLES, Role, Visitor
 from lark_engine.sharing.tokens import Guests
 
 pytestmark = pytest.mark.slow
@@ -211,6 +216,83 @@ def test_a_post_that_another_site_makes_the_browser_send_is_refused(
     for path in ("/_stcore/upload_file/s/f", "/lark/login", "/"):
         answer = httpx.request(method, f"{served.address}{path}", headers=headers, content=SECRET)
         assert (answer.status_code, answer.text) == (403, "another site may not do this")
+
+
+@pytest.mark.parametrize(
+    "junk", ['x={"a":1}', "a b=1", 'j="[1,2]', "x=é", "a[b]=1", "@x=1", "flag", "expires=x", "path=/"]
+)
+def test_the_cookie_counts_whatever_other_programs_on_this_host_left(guarded: tuple[Served, Guests], junk: str) -> None:
+    served, guests = guarded
+    name = f"junk {len(guests.all())}"
+    mine = cookie_of(served, guests.add(name, "viewer").token)
+    answer = httpx.get(f"{served.address}/_stcore/host-config", headers={b"cookie": f"{junk}; {mine}".encode()})
+    assert answer.status_code == 200
+
+
+def test_addresses_that_are_none_are_refused_or_lead_to_the_first_page(guarded: tuple[Served, Guests]) -> None:
+    served, guests = guarded
+    token = guests.add("ida", "viewer").token
+    assert httpx.post(f"{served.address}/lark/login", headers={"origin": "http://["}).status_code == 403
+    for target in ("//[", "//℀.x", "/\u0000"):
+        answer = httpx.post(f"{served.address}/lark/login", data={"token": token, "next": target})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert '<form method="post"' in httpx.get(f"{served.address}/lark/login").text
+    across = httpx.get(f"{served.address}/lark/logout", headers={"sec-fetch-site": "cross-site"})
+    assert across.status_code == 403
+
+
+def test_a_message_that_no_page_sends_ends_the_session(guarded: tuple[Served, Guests]) -> None:
+    served, guests = guarded
+    cookie = cookie_of(served, guests.add("jan", "viewer").token)
+    with session(served.address, cookie=cookie) as jan:
+        jan.open("tune", B=2)
+        jan.socket.send(b"x" * (2 << 20))
+        with pytest.raises(ConnectionClosed) as ended:
+            while True:
+                jan.socket.recv(timeout=20)
+    assert ended.value.rcvd is not None and ended.value.rcvd.code == 1009
+
+
+@pytest.mark.parametrize(("role", "heard"), [("viewer", [b"other"]), ("admin", [b"drop", b"other"])])
+def test_who_only_looks_cannot_empty_what_was_computed_for_all(role: Role, heard: list[bytes]) -> None:
+    """What the gate passes on of the messages of a page: the one that drops the caches of everybody, and another."""
+    drop = BackMsg()
+    drop.clear_cache = True
+    sent = {b"drop": drop.SerializeToString(), b"other": b"\x00\x01"}
+    coming = [{"type": "websocket.receive", "bytes": said} for said in sent.values()]
+    coming.append({"type": "websocket.disconnect", "code": 1000})
+    passed: list[bytes] = []
+
+    async def page(scope: object, receive: Any, send: object) -> None:
+        while (message := await receive())["type"] == "websocket.receive":
+            passed.append(next(name for name, said in sent.items() if said == message["bytes"]))
+
+    async def receive() -> Any:
+        return coming.pop(0)
+
+    async def send(message: object) -> None:
+        raise AssertionError(message)
+
+    who = Visitor(name="kim", origin="192.0.2.1", may=ROLES[role], is_remote=True)
+    asyncio.run(Gate(page)._follow({"type": "websocket"}, receive, send, who))
+    assert passed == heard
+
+
+def test_a_damaged_file_of_tokens_lets_nobody_in_and_says_so_in_the_log(guarded: tuple[Served, Guests]) -> None:
+    served, guests = guarded
+    cookie = cookie_of(served, guests.add("leo", "admin").token)
+    path = guests.folder / "tokens.json"
+    whole = path.read_bytes()
+    try:
+        for garbage in (b"{", b'[{"name": "x", "role": "admin", "digest": "\xc3\xa9", "created_at": ""}]', b"[1]"):
+            path.write_bytes(garbage)
+            for sent in ({"cookie": cookie}, {}):
+                answer = httpx.get(f"{served.address}/?token=x", headers=sent)
+                assert (answer.status_code, answer.text) == (503, "nobody can be let in: see the log of the server")
+                assert answer.headers["x-frame-options"] == "DENY"
+    finally:
+        path.write_bytes(whole)
+    assert httpx.get(served.address, headers={"cookie": cookie}).status_code == 200
 
 
 def test_every_answer_tells_the_browser_how_to_be_careful(guarded: tuple[Served, Guests]) -> None:
