@@ -6,7 +6,8 @@ from functools import partial
 
 import streamlit as st
 
-from lark_engine.results.commands import compare_command, shell_line
+from app.session import shown_line
+from lark_engine.results.commands import compare_command
 from lark_engine.results.compare import Compared
 from lark_engine.results.compare_export import comparison_csv, comparison_json, comparison_markdown, pairs_csv
 from lark_engine.store.workspace import Workspace, slug
@@ -31,4 +32,4 @@ def export_panel(workspace: Workspace, found: Compared, chosen: int, metric: str
                 icon=":material/download:",
             )  # fmt: skip
     command = compare_command(comparison.a, comparison.b, workspace, metric=metric, options=("--json",))
-    st.code(shell_line(command), language=None, wrap_lines=True)
+    st.code(shown_line(command), language=None, wrap_lines=True)

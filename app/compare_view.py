@@ -23,13 +23,13 @@ from app.comparing import Sides, load_changed, load_compared, load_sides, load_s
 from app.components.board import PlotEvent, board
 from app.components.row_table import TableEvent, row_table
 from app.eval_run import nothing_graded
+from app.session import shown_line
 from lark_engine.errors import ConfigError
 from lark_engine.figures import compare_figures
 from lark_engine.figures.compare_words import METRICS, cautions, many_sentence, mean_sentence, verdict
 from lark_engine.figures.formats import count
 from lark_engine.figures.safe_text import label_markdown, one_line
 from lark_engine.figures.side_words import first_sides, share
-from lark_engine.results.commands import shell_line
 from lark_engine.results.compare import Compared, Detail
 from lark_engine.results.graded import Graded
 from lark_engine.results.pairs import PAIR_SORTS, SLICES, SliceBy, sort_pairs
@@ -267,7 +267,7 @@ def _too_few(workspace: Workspace, sides: Sides) -> None:
         said = f"{sides.labels[name]} is graded on {one.benchmark}."
         st.html(widgets.note(f"{said} Evaluate its student or another checkpoint on the same."))
         st.code(
-            shell_line(["lark", "generate", "--model-path", "OTHER", "--benchmark", source, "--grade"]), language=None,
+            shown_line(["lark", "generate", "--model-path", "OTHER", "--benchmark", source, "--grade"]), language=None,
             wrap_lines=True,
         )  # fmt: skip
         st.button("Choose what to run", key="to_run", icon=":material/play_arrow:", on_click=address.put,

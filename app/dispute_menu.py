@@ -5,12 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from app import problem_blocks, widgets
+from app.session import shown_line
 from lark_engine.access import author_name, visitor
 from lark_engine.errors import ConfigError, LarkError
 from lark_engine.evaluation.disputes import SampleKey, add_dispute
 from lark_engine.figures.formats import plain_markdown
 from lark_engine.results.answers import Answer
-from lark_engine.results.commands import dispute_command, shell_line
+from lark_engine.results.commands import dispute_command
 from lark_engine.results.graded import Graded
 from lark_engine.store.workspace import Workspace
 
@@ -35,7 +36,7 @@ def dispute_menu(workspace: Workspace, one: Graded, problem_id: str, answer: Ans
         command = dispute_command(
             one.generations, problem_id, answer.sample_index, str(verdict), reason or "…", author or "…", workspace
         )
-        st.code(shell_line(command), language=None, wrap_lines=True)
+        st.code(shown_line(command), language=None, wrap_lines=True)
         refusal = visitor().why_not("save")
         st.button(
             "Record the verdict", key=f"{key}.record", type="primary", icon=":material/gavel:", on_click=_record,

@@ -36,12 +36,13 @@ from app.results import (
     results_of,
     with_own_counts,
 )
+from app.session import shown_line
 from lark_engine.errors import LarkError, StoreError
 from lark_engine.evaluation.disputes import DISPUTES
 from lark_engine.evaluation.intervals import Estimate
 from lark_engine.figures import formats
 from lark_engine.figures.safe_text import one_line
-from lark_engine.results.commands import shell_line, table_command
+from lark_engine.results.commands import table_command
 from lark_engine.results.differences import ProblemValues, paired_difference, problem_values
 from lark_engine.results.export import TEXT_FORMATS
 from lark_engine.results.methods import by_method
@@ -232,7 +233,7 @@ def _exports(workspace: Workspace, table: pd.DataFrame, chosen: Sequence[str], i
                 on_click="ignore",
             )  # fmt: skip
     command = table_command(chosen, workspace, by_method=is_pooled, output_dir="results")
-    st.code(shell_line(command), language=None, wrap_lines=True)
+    st.code(shown_line(command), language=None, wrap_lines=True)
 
 
 def _lineage(snapshot: Snapshot, rows: Sequence[ResultRow], graded: dict[str, Graded]) -> None:

@@ -14,14 +14,13 @@ from app.files import log_path
 from app.job_actions import action_buttons
 from app.job_list import JOB, follow_changes
 from app.loaders import Snapshot, load_snapshot
-from app.session import shell_command
+from app.session import shell_command, shown_line
 from app.shell import PAGES, saved_config
 from app.widgets import note
 from lark_engine.errors import StoreError
 from lark_engine.figures import formats
 from lark_engine.jobs.folder import Job
 from lark_engine.jobs.status import RESUMABLE, JobView, show_job
-from lark_engine.results.commands import shell_line
 from lark_engine.store.workspace import Artifact, Workspace
 
 LINES = "log_lines"
@@ -46,7 +45,7 @@ def job_detail(workspace: Workspace, name: str) -> None:
     if ending := job_blocks.ending(job):
         st.html(ending)
     if job.spec is not None:
-        st.code(shell_line(list(job.spec.command)), language=None, wrap_lines=True)
+        st.code(shown_line(list(job.spec.command)), language=None, wrap_lines=True)
     action_buttons(job, key="job")
     _made(job, load_snapshot(workspace))
     if before := job.job.attempts():

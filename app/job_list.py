@@ -17,6 +17,7 @@ from app.job_words import ALL, FILTERS
 from app.machine import MOST_SLOTS, Devices, load_devices
 from app.shell import empty_state
 from app.widgets import note, problem
+from lark_engine.access import visitor
 from lark_engine.figures import formats
 from lark_engine.jobs.folder import JOBS_DIR
 from lark_engine.jobs.status import JobView, list_jobs, queue
@@ -217,7 +218,10 @@ def _turn_to(key: str) -> None:
 
 
 def _nothing_yet() -> None:
-    """What a job is, and how one is started."""
+    """What a job is, and how one is started by those who may."""
+    if refusal := visitor().why_not("launch"):
+        empty_state("No jobs here", refusal)
+        return
     empty_state(
         "No jobs yet",
         "A job is a stage that goes on without this page: it waits for its devices, says how far it is, can be stopped "

@@ -10,12 +10,12 @@ import streamlit as st
 from app import widgets
 from app.address import page_link
 from app.boundary import guarded
+from app.session import shown_line
 from lark_engine.access import visitor
 from lark_engine.errors import LarkError
 from lark_engine.figures import formats
 from lark_engine.jobs.actions import newest_of, submit_once
 from lark_engine.jobs.status import JobView, list_jobs
-from lark_engine.results.commands import shell_line
 from lark_engine.serve import SOURCE_TREE
 from lark_engine.store.workspace import Workspace
 
@@ -56,7 +56,7 @@ def launch_panel(
     """
     disabled_because = visitor().why_not("launch") or disabled_because
     with st.container(key=f"{key}_panel"):
-        st.code(shell_line(list(command)), language=None, wrap_lines=True)
+        st.code(shown_line(list(command)), language=None, wrap_lines=True)
         if running_job(workspace, command) is None:
             # No callback: it would get the command of the run before, and what was typed last is not in that yet.
             if st.button(

@@ -14,6 +14,7 @@ from app.boundary import guarded
 from app.loaders import Snapshot, Unfinished, load_unfinished
 from app.pool_form import choose_pool, refused_lines
 from app.rejected_panel import load_rejected, rejected_panel
+from lark_engine.access import visitor
 from lark_engine.figures import formats
 from lark_engine.figures.safe_text import label_markdown
 from lark_engine.jobs.status import JobView, list_jobs
@@ -56,9 +57,11 @@ def _pool_actions(pool: Artifact, snapshot: Snapshot, now: datetime) -> None:
             st.caption(f"and {len(scored) - _MOST_LINKS} more, in the menu on top of Explore", width="content")
         if not scored:
             st.caption("No student has scored it yet", width="content")
+        refusal = visitor().why_not("launch")
         st.button(
-            "Score it", icon=":material/play_arrow:", key=f"score.{pool.id}", on_click=choose_pool, args=(pool.id,)
-        )
+            "Score it", icon=":material/play_arrow:", key=f"score.{pool.id}", on_click=choose_pool, args=(pool.id,),
+            disabled=bool(refusal), help=formats.plain_markdown(refusal) or None,
+        )  # fmt: skip
         if (num := sum(pool.manifest.drops.values())) and (pool.path / REJECTED).is_file():
             st.button(
                 f"{formats.count(num)} left out", icon=":material/rule:", key=f"left_out.{pool.id}",

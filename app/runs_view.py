@@ -18,12 +18,12 @@ from app.job_actions import action_buttons
 from app.runs import load_curves, load_runs
 from app.runs_blocks import heading, saved_points
 from app.runs_table import runs_table
-from app.session import shell_command
+from app.session import shell_command, shown_line
+from lark_engine.access import visitor
 from lark_engine.figures import charts_runs, formats
 from lark_engine.figures.charts_runs import MOST_OVERLAID, Overlaid, View
 from lark_engine.figures.safe_text import one_line
 from lark_engine.jobs.folder import JOBS_DIR
-from lark_engine.results.commands import shell_line
 from lark_engine.store.workspace import Workspace
 from lark_engine.training.curves import AXES, Axis
 from lark_engine.training.runs import Run, find_run, refreshed, resume_command, resume_points
@@ -189,15 +189,17 @@ def _actions(workspace: Workspace, run: Run) -> None:
             "This command goes on with it:" if command else "Run the same command again: it goes on from what is saved."
         )))  # fmt: skip
         if command:
-            st.code(shell_line(command), language=None, wrap_lines=True)
+            st.code(shown_line(command), language=None, wrap_lines=True)
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
         if run.config is not None:
             from app.train_form import params_of_run
 
-            params = params_of_run(run.config, run.selection or None)
+            params, refusal = params_of_run(run.config, run.selection or None), visitor().why_not("launch")
             st.button(
                 "Duplicate in the form", icon=":material/file_copy:", key="run_duplicate", on_click=_duplicate,
-                args=(params,), help="Fills the form with the options of this run; nothing is started",
+                args=(params,), disabled=bool(refusal),
+                help=formats.plain_markdown(refusal)
+                or "Fills the form with the options of this run; nothing is started",
             )  # fmt: skip
         if run.job is not None:
             page_link("jobs", f"Its job: {run.job.id}", icon=":material/list_alt:", job=run.job.id)

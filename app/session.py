@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from app import address
 from app.loaders import Snapshot, load_snapshot
 from app.scored import ScoredPool, load_scored
 from app.visitors import exposure
+from lark_engine.access import visitor
+from lark_engine.results.commands import shell_line
 from lark_engine.sharing.bundle_format import BundleRecord, read_record
 from lark_engine.store.workspace import Artifact, Workspace
 
@@ -45,7 +48,15 @@ def _bundle(root: str) -> BundleRecord | None:
 def shell_command(command: str) -> str:
     """A command as it must be typed in the source tree to act on this session's workspace."""
     root = current_workspace().root
+    if visitor().why_not("launch"):  # it is of use elsewhere only, where the workspace lies is nobody's business
+        return command.replace(str(root), "WORKSPACE")
     return command if root == _DEFAULT else f"{HOME_VARIABLE}={shlex.quote(str(root))} {command}"
+
+
+def shown_line(words: Sequence[str]) -> str:
+    """The words of a command as one line; for who can run nothing here, without the place of the workspace."""
+    line = shell_line(list(words))
+    return line.replace(str(current_workspace().root), "WORKSPACE") if visitor().why_not("launch") else line
 
 
 def scored_pairs(snapshot: Snapshot) -> dict[str, ScoredPair]:

@@ -12,14 +12,15 @@ from app.boundary import reported
 from app.gate import LOGOUT
 from app.session import current_workspace, shell_command
 from app.visitors import exposure, guests
-from lark_engine.access import ROLES, Capability, read_audit, visitor
+from lark_engine.access import ALL, ROLES, Capability, read_audit, visitor
 from lark_engine.figures.formats import plain_markdown
 from lark_engine.sharing.tokens import Guest, Issued
 
 _ISSUED = "access.issued"
 _MEANINGS: dict[Capability, str] = {
     "explore": "see every page, figure and text", "tune": "solve selections at any budget",
-    "save": "keep views, flags and verdicts", "launch": "start jobs, upload pools", "cancel": "stop jobs",
+    "save": "keep views, flags and verdicts", "launch": "start jobs, make reports and bundles, upload",
+    "cancel": "stop jobs",
     "delete": "remove jobs, views and files", "admin": "let others in, read the record",
 }  # fmt: skip
 _AUTH = {
@@ -33,8 +34,7 @@ def access_panel() -> None:
     who, how = visitor(), exposure()
     st.subheader("What you may do here", anchor=False)
     st.html(_capability_table())
-    if why := who.because:
-        st.html(widgets.note(why if who.may != ROLES["admin"] else "You may do everything."))
+    st.html(widgets.note("You may do everything." if who.may == ALL else who.because or f"You visit as {who.role}."))
     if how.auth == "token":
         st.html(f'<p class="lark-note"><a href="{LOGOUT}" target="_self">Log out</a></p>')
     elif how.auth == "oidc" and st.button("Log out", icon=":material/logout:", key="access.logout"):

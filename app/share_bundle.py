@@ -48,7 +48,8 @@ def bundle_panel() -> None:
             refused = _preview(workspace, choice)
         st.subheader("Make it", anchor=False)
         launch_panel(
-            workspace, bundle_command(choice), "Make this bundle", key="bundle.make", icon=":material/inventory_2:",
+            workspace, bundle_command(choice, workspace), "Make this bundle", key="bundle.make",
+            icon=":material/inventory_2:",
             help="Writes one zip into the folder shared of this workspace; one of the same name is replaced",
             disabled_because=refused,
         )  # fmt: skip
@@ -57,7 +58,7 @@ def bundle_panel() -> None:
     _made(workspace)
 
 
-def bundle_command(choice: BundleChoice) -> list[str]:
+def bundle_command(choice: BundleChoice, workspace: Workspace) -> list[str]:
     """The command that makes a bundle of this choice."""
     command = ["lark", "bundle", "--scores", choice.scores]
     command += [word for name in choice.selections for word in ("--selection", name)]
@@ -66,7 +67,8 @@ def bundle_command(choice: BundleChoice) -> list[str]:
     command += [word for name in choice.problems for word in ("--problem", name)]
     command += ["--token-stats"] if choice.token_stats else []
     command += [] if choice.redact else ["--no-redact"]
-    return command + (["--title", choice.title] if choice.title else [])
+    command += ["--title", choice.title] if choice.title else []
+    return [*command, "--workspace", str(workspace.root)]
 
 
 def _controls(snapshot: Snapshot, scores: str) -> BundleChoice:

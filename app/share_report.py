@@ -200,7 +200,7 @@ def _preview_html(preview: Preview) -> str:
 
 def _replaced_html(preview: Preview) -> str:
     """What was replaced by what. Only who may write here sees what stood there: to others it is not to be told."""
-    shows = "save" in visitor().may
+    shows = "launch" in visitor().may
     rows = "".join(
         f"<tr><td>{widgets.text(what.kind)}</td><td>{widgets.text(one_line(what.original, 120)) if shows else '…'}</td>"
         f"<td>{widgets.text(what.replacement)}</td><td>{formats.count(count)}</td></tr>"

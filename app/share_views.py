@@ -128,8 +128,11 @@ def _damaged(problems: Sequence[str]) -> None:
 def _nothing() -> None:
     with st.container(border=True, key="no_views"):
         st.subheader("No view is saved yet", anchor=False)
+        if refusal := visitor().why_not("save"):
+            st.html(widgets.note(refusal))
+            return
         st.html(widgets.note(
-            "On any page, “Save view” at the top right keeps what is shown there under a short link. Or save an "
+            "On any page, “Save view” on top keeps what is shown there under a short link. Or save an "
             "address that you have copied:"
         ))  # fmt: skip
         st.code(

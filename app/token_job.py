@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import widgets
 from app.launch import launch_panel
+from lark_engine.access import visitor
 from lark_engine.store.workspace import Artifact, Workspace
 
 _WHY = (
@@ -24,6 +25,9 @@ def tokens_command(workspace: Workspace, scores: Artifact, problem_id: str) -> l
 def compute_tokens(workspace: Workspace, scores: Artifact, problem_id: str) -> None:
     """Show why there are none, the command, the button that runs it, and how its job goes."""
     with st.container(border=True, key="token_job"):
+        if refusal := visitor().why_not("launch"):
+            st.html(widgets.note(f"The tokens of this problem are not here. {refusal}"))
+            return
         st.html(widgets.note(_WHY))
         launch_panel(
             workspace, tokens_command(workspace, scores, problem_id), "Compute tokens", key="compute_tokens",

@@ -10,13 +10,14 @@ from pathlib import Path
 import streamlit as st
 
 from app.launch import job_panel, start
+from app.session import shown_line
 from app.train_blocks import batches, bite, data_facts, fact_grid, first_batch, verdict
 from lark_engine.access import visitor
 from lark_engine.config import TrainConfig
 from lark_engine.figures import formats
 from lark_engine.jobs.needs import option
 from lark_engine.jobs.status import JobView, list_jobs
-from lark_engine.results.commands import preflight_command, shell_line
+from lark_engine.results.commands import preflight_command
 from lark_engine.store.workspace import Workspace
 from lark_engine.training.preflight_record import Preflight, is_preflight, read_preflight
 
@@ -72,7 +73,7 @@ def preflight_controls(workspace: Workspace, command: Sequence[str], looked: Loo
             st.caption(f"The form has changed since the last preflight ({_age(looked.other)}).")
     job_panel(workspace, words)
     with st.expander("The command that the button runs"):
-        st.code(shell_line(words), language=None, wrap_lines=True)
+        st.code(shown_line(words), language=None, wrap_lines=True)
 
 
 def preflight_result(looked: Looked, config: TrainConfig) -> None:

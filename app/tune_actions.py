@@ -14,14 +14,14 @@ from app.components import live_slider
 from app.files import export_path
 from app.launch import job_panel, running_job, start
 from app.scored import ScoredPool, load_frame
-from app.session import current_workspace
+from app.session import current_workspace, shown_line
 from app.tune_figures import PROBLEM, solved
 from lark_engine.access import visitor
 from lark_engine.config import SelectConfig
 from lark_engine.errors import ConfigError
 from lark_engine.figures import formats
 from lark_engine.figures.tuning import Outcome, budget_text
-from lark_engine.results.commands import select_command, shell_line
+from lark_engine.results.commands import select_command
 from lark_engine.selection.select import plan_select
 from lark_engine.store.workspace import Artifact
 
@@ -143,7 +143,7 @@ def save_panel(scored: ScoredPool, config: SelectConfig) -> None:
             st.html(widgets.note(refusal))
     job_panel(workspace, command)
     with st.expander("The command that the button runs"):
-        st.code(shell_line(command), language=None, wrap_lines=True)
+        st.code(shown_line(command), language=None, wrap_lines=True)
 
 
 def _saved(saved: Artifact) -> None:

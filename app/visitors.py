@@ -72,8 +72,8 @@ def session_visitor() -> Visitor:
 
 def _with_role(name: str, origin: str, role: Role | None) -> Visitor:
     may = exposure().capabilities(role)
-    because = READ_ONLY if exposure().read_only else f"You visit as {role}; ask whoever sent you the link for more."
-    return Visitor(name=name, origin=origin, may=may, because=because, is_remote=role is not None)
+    because = READ_ONLY if exposure().read_only else ""
+    return Visitor(name=name, origin=origin, may=may, because=because, role=role)
 
 
 def _of_provider(cookies: Mapping[str, str], origin: str) -> Visitor | None:

@@ -22,6 +22,7 @@ from lark_engine.errors import AccessError, ConfigError, StoreError
 from lark_engine.people import user_name
 from lark_engine.store.atomic import disk_errors, make_dir, open_in_place
 from lark_engine.store.rows import append_durably, read_rows
+from lark_engine.store.shown import require_own
 
 log = logging.getLogger(__name__)
 
@@ -46,20 +47,30 @@ _VERBS: dict[Capability, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Visitor:
-    """Somebody who acts: a name, where from, what they may do, and a sentence why not everything.
+    """Somebody who acts: a name, where from, what they may do, and a sentence why nobody here may do more, if so.
 
-    `is_remote`: they were let in by a login, and are not the user of this machine.
+    `role`: of who was let in by a login; None is the user of this machine.
     """
 
     name: str
     origin: str
     may: frozenset[Capability]
     because: str = ""
-    is_remote: bool = False
+    role: Role | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether they were let in by a login, and are not the user of this machine."""
+        return self.role is not None
 
     def why_not(self, capability: Capability) -> str:
         """The sentence that a disabled button says; empty for what they may do."""
-        return "" if capability in self.may else self.because or "This is not allowed here."
+        if capability in self.may:
+            return ""
+        if self.because:
+            return self.because
+        needed = next(role for role, may in ROLES.items() if capability in may)
+        return f"This takes the role {needed}, and you visit as {self.role}; ask whoever sent you the link."
 
 
 Resolver = Callable[[], Visitor]
@@ -101,7 +112,7 @@ def require(capability: Capability) -> Visitor:
     who = visitor()
     if capability not in who.may:
         log.warning("refused: %s (%s) may not %s", who.name, who.origin or "no address", capability)
-        raise AccessError(f"you cannot {_VERBS[capability]} here: {who.because or 'it is not allowed'}")
+        raise AccessError(f"you cannot {_VERBS[capability]} here: {who.why_not(capability)}")
     return who
 
 
@@ -114,6 +125,7 @@ def action(root: Path, capability: Capability, what: str, **details: str | int |
     cannot be recorded, before anything is done.
     """
     who = require(capability)
+    require_own(root)
     if _inside.get():
         yield who
         return

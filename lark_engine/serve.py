@@ -72,7 +72,7 @@ def serve(
             if digest != _digest(how):
                 raise ServerError(
                     f"a dashboard of {workspace.root} runs at {running.address} with other options of access; end it "
-                    "first: lark serve --stop"
+                    "first, with the same words and --stop"
                 )
             return running
         port = free_port(port, how.address)

@@ -58,7 +58,7 @@ def test_what_an_action_does_by_others_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_inner_action_is_refused_where_only_the_outer_one_is_allowed(tmp_path: Path, become: object) -> None:
-    become(Visitor(name="eve", origin="x", may=ROLES["editor"]))  # type: ignore[operator]
+    become(Visitor(name="eve", origin="x", may=ROLES["editor"], role="editor"))  # type: ignore[operator]
     with action(tmp_path, "save", "view.save"), pytest.raises(AccessError), action(tmp_path, "launch", "job.submit"):
         raise AssertionError("the block ran")
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_recorded_is_not_done(tmp_path: Path) -> None:
 
 
 def test_a_guest_signs_with_the_name_of_the_login(become: object) -> None:
-    become(Visitor(name="ann@uni.example", origin="192.0.2.1", may=ALL, is_remote=True))  # type: ignore[operator]
+    become(Visitor(name="ann@uni.example", origin="192.0.2.1", may=ALL, role="admin"))  # type: ignore[operator]
     assert author_name() == "ann@uni.example"
 
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import Exit, TyperException
 
-from lark_engine.access import ALL, Visitor, resolve_with
+from lark_engine.access import ALL, Resolver, Visitor, resolve_with
 from lark_engine.config import PoolConfig
 from lark_engine.errors import ConfigError, LarkError, StoppedEarly
 from lark_engine.jobs.folder import FOLDER_VARIABLE, Job
@@ -51,8 +51,7 @@ class Guarded(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         membership = join(os.environ) if FOLDER_VARIABLE in os.environ else None
         _run.words, _run.membership = ctx.meta[_WORDS], membership
-        if membership is not None:
-            _act_for(membership.job)
+        before = _act_for(membership.job) if membership is not None else None
         try:
             result = super().invoke(ctx)
             _tell(membership, None)
@@ -72,6 +71,9 @@ class Guarded(TyperGroup):
             if not isinstance(error, Exit):
                 _tell(membership, error)
             raise
+        finally:
+            if before is not None:
+                resolve_with(before)
 
 
 @dataclass
@@ -97,13 +99,13 @@ def leave_record(name: str, values: dict[str, Any]) -> None:
         write_json(_run.membership.job.folder / name, finite(values))
 
 
-def _act_for(job: Job) -> None:
-    """What the command of a job changes is recorded under whoever started the job."""
+def _act_for(job: Job) -> Resolver:
+    """What the command of a job changes is recorded under whoever started the job. Returns who acted before."""
     try:
         name = job.spec().submitted_by
     except LarkError:  # damaged: the command goes on, and whoever started it is not known
         name = "somebody"
-    resolve_with(lambda: Visitor(name=name or "somebody", origin=f"job {job.id}", may=ALL))
+    return resolve_with(lambda: Visitor(name=name or "somebody", origin=f"job {job.id}", may=ALL))
 
 
 def _tell(membership: Membership | None, error: Exception | None) -> None:

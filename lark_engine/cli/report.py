@@ -9,9 +9,10 @@ import typer
 
 from lark_engine.cli.common import CACHE, WorkspaceOption
 from lark_engine.config import ReportConfig
+from lark_engine.errors import StoreError
 from lark_engine.options import with_options
 from lark_engine.printing import one_line
-from lark_engine.store.workspace import Workspace
+from lark_engine.store.workspace import KINDS, Workspace
 
 if TYPE_CHECKING:
     from lark_engine.sharing.report import Preview
@@ -33,6 +34,8 @@ def report_command(
     from lark_engine.sharing.report_material import Material
 
     store = Workspace(workspace)
+    if not any(store.list(kind) for kind in KINDS):
+        raise StoreError(f"{store.root}: holds nothing to report of; is this the right workspace?")
     report = make_report(Material(store, ReportConfig.parse(values, "lark report")))
     if not dry_run:
         write_report(report, store)

@@ -12,6 +12,7 @@ from lark_engine.cli.common import CACHE, OutputDir, WorkspaceOption
 from lark_engine.cli.evaluate import find_generations
 from lark_engine.errors import ConfigError, did_you_mean
 from lark_engine.printing import one_line
+from lark_engine.store.shown import require_own
 from lark_engine.store.workspace import KINDS, Artifact, Workspace, read_artifact
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def table_command(
         write_text(output_csv, inert(released_csv(table)).to_csv(index=False))
         typer.echo(f"wrote {output_csv}")
     if output_dir or (grades is None and not benchmark):
+        if output_dir is None:
+            require_own(store.root)
         for path in write_table(table, output_dir or store.root / "tables"):
             typer.echo(f"wrote {path}")
 

@@ -37,7 +37,7 @@ def serve_command(
     ] = None,
     most_viewers: Annotated[int, typer.Option(metavar="N", help="open pages at once; others have to wait")] = 300,
     roles: Annotated[Path | None, typer.Option(help="with oidc: YAML of emails, groups, domains")] = None,
-    secrets: Annotated[Path | None, typer.Option(help="with oidc: TOML with the section [auth]")] = None,
+    secrets: Annotated[Path | None, typer.Option(help="with oidc: TOML whose section auth names the provider")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="certificate: the server speaks https")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="its key")] = None,
     bundle_limit: Annotated[float, typer.Option(metavar="GB", help="what a bundle may take unpacked")] = BUNDLE_GB,

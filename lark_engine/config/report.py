@@ -53,10 +53,13 @@ class ReportConfig(StageConfig):
     @property
     def blocks(self) -> tuple[Block, ...]:
         """The blocks that are asked for, in the order of a report."""
-        return tuple(block for block in BLOCKS if block in self.block) or BLOCKS
+        asked = ("results",) if self.format in ("csv", "latex") else self.block
+        return tuple(block for block in BLOCKS if block in asked) or BLOCKS
 
     @model_validator(mode="after")
     def _options_where_they_mean_something(self) -> Self:
+        if self.format in ("csv", "latex") and (set(self.block) - {"results"} or self.texts != "none"):
+            raise ValueError(f"format {self.format} holds the results only; leave block and texts out, or take another")
         if self.texts == "chosen" and not self.problem:
             raise ValueError("texts chosen needs problem; give --problem ID, or --texts all")
         if (self.compare_a is None) != (self.compare_b is None):

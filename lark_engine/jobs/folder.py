@@ -33,6 +33,7 @@ from lark_engine import access
 from lark_engine.errors import StoreError, did_you_mean
 from lark_engine.jobs.records import REQUESTS, SCHEMA_VERSION, JobSpec, Launch, Request, read_record
 from lark_engine.store.atomic import disk_errors, make_dir, open_in_place, open_regular, write_json, write_text
+from lark_engine.store.shown import require_own
 
 JOBS_DIR = "jobs"
 # In the environment of every process of a job, also of one that leaves its session: who it belongs to.
@@ -214,6 +215,7 @@ def create_job(root: Path, spec: JobSpec) -> Job:
     """Make a job's folder in a workspace; nothing is started. Errors: `StoreError`."""
     from lark_engine.store.workspace import slug  # not above: a supervisor should not carry pandas for hours
 
+    require_own(root)
     now = datetime.now(UTC)
     # With milliseconds: the order of ids is that of submission.
     name = f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}-{slug(spec.stage, 24)}-{secrets.token_hex(_ID_BYTES)}"

@@ -23,7 +23,7 @@ from lark_engine.errors import ConfigError
 from lark_engine.results.lineage import Lineage
 from lark_engine.results.stale import Staleness
 from lark_engine.sharing.bundle_choice import BundleChoice, chosen_artifacts, chosen_scores
-from lark_engine.sharing.bundle_format import BUNDLE, SCHEMA_VERSION, BundleRecord, FileEntry, is_known
+from lark_engine.sharing.bundle_format import SCHEMA_VERSION, BundleRecord, FileEntry, is_known
 from lark_engine.sharing.bundle_parts import Folder, Part, Treatment, folder_of, view_parts
 from lark_engine.sharing.chosen_texts import chosen_texts
 from lark_engine.sharing.leaving import Leaving
@@ -31,6 +31,7 @@ from lark_engine.sharing.redaction import Redactor, Replacement
 from lark_engine.sharing.views import SavedView, read_views
 from lark_engine.sharing.withheld import Texts
 from lark_engine.store.atomic import existing_parent, replacing, require_space
+from lark_engine.store.shown import BUNDLE
 from lark_engine.store.workspace import KINDS, MANIFEST, Artifact, Workspace
 
 log = logging.getLogger(__name__)
@@ -149,15 +150,16 @@ def write_bundle(plan: BundlePlan, output: Path) -> BundleMade:
     """Write the bundle, whole or not at all. One at `output` is replaced.
 
     Errors: `ConfigError` for a name that is none of a zip; `StoreError` when it cannot be written, or a file is
-    damaged; `AccessError` when it goes into the workspace and who asks may not start anything there.
+    damaged; `AccessError` for who may not start anything there.
     """
     if output.suffix != SUFFIX:
         raise ConfigError(f"{output}: a bundle is a zip; give a name that ends with {SUFFIX}")
     output = output.absolute()
-    if output.is_relative_to(plan.workspace.root):
-        with access.action(plan.workspace.root, "launch", "bundle.make", bundle=output.name, texts=plan.choice.texts):
-            return _write(plan, output)
-    return _write(plan, output)
+    access.require("launch")
+    if not output.is_relative_to(plan.workspace.root):  # nothing of the workspace changes
+        return _write(plan, output)
+    with access.action(plan.workspace.root, "launch", "bundle.make", bundle=output.name, texts=plan.choice.texts):
+        return _write(plan, output)
 
 
 def _write(plan: BundlePlan, output: Path) -> BundleMade:

@@ -17,10 +17,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from lark_engine.errors import StoreError
 from lark_engine.store.atomic import open_regular
+from lark_engine.store.shown import BUNDLE
 from lark_engine.store.workspace import MANIFEST, Kind, Workspace
 
 SCHEMA_VERSION = 1
-BUNDLE = "bundle.json"
 MOST_RECORD_BYTES = 16 << 20
 WITHHELD = "(texts are not part of this bundle)"
 """What stands for a text that did not go out."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lark_engine.access import action
+from lark_engine.access import action, require
 from lark_engine.config import ReportConfig
 from lark_engine.config.report import Block
 from lark_engine.errors import ConfigError
@@ -102,7 +102,11 @@ def write_report(report: Report, workspace: Workspace) -> Path:
     """Write the file, whole or not at all. Errors: `StoreError`; `AccessError` without the right to."""
     target = report.preview.target
     num_texts = report.preview.num_texts
-    with action(workspace.root, "save", "report.write", file=target.name, num_texts=num_texts):
+    require("launch")
+    if not target.is_relative_to(workspace.root):  # nothing of the workspace changes
+        write_with(target, lambda file: void(file.write(report.content)))
+        return target
+    with action(workspace.root, "launch", "report.write", file=target.name, num_texts=num_texts):
         write_with(target, lambda file: void(file.write(report.content)))
     return target
 

@@ -41,13 +41,23 @@ def commands(of: Material) -> Section | Missing:
         one = of.sides.compared.comparison
         words = compare_command(one.a, one.b, of.workspace, metric=of.config.metric)
         found.append(Command("the comparison", shell_line(words)))
-    found.append(Command("this report", shell_line(report_command(of.config, of.workspace))))
+    found.append(Command("this report", shell_line(report_command(_resolved(of), of.workspace))))
     return Section(
         block="commands", title="How to make it again", parts=(Commands(commands=tuple(found)),),
         intro="Run in this order, each command makes exactly the artifact named above it, and says so at once where it "
         "is there already. Files that were named by a path must lie there."
         + (" Paths are shortened here: put your own in their place." if of.config.redact else ""),
     )  # fmt: skip
+
+
+def _resolved(of: Material) -> ReportConfig:
+    """The options with what was the newest by its id: run later, they make this report and no other."""
+    named = {name: chosen.saved.id for name, chosen in zip("ab", of.chosen, strict=True) if chosen and chosen.saved}
+    asked = {
+        "scores": of.scores.id if of.scores is not None else None,
+        **{f"selection_{name}": said for name, said in named.items()},
+    }  # fmt: skip
+    return of.config.model_copy(update={name: said for name, said in asked.items() if getattr(of.config, name) is None})
 
 
 def versions(of: Material) -> Section | Missing:

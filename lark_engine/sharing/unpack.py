@@ -20,7 +20,6 @@ from pydantic import ValidationError
 from lark_engine.errors import StoreError
 from lark_engine.printing import one_line
 from lark_engine.sharing.bundle_format import (
-    BUNDLE,
     MOST_RECORD_BYTES,
     SCHEMA_VERSION,
     BundleRecord,
@@ -30,6 +29,7 @@ from lark_engine.sharing.bundle_format import (
 from lark_engine.sharing.zip_entries import Entry, Limits, content_of, read_entries
 from lark_engine.store.atomic import disk_errors, fsync_dir, make_dir, open_regular, require_space
 from lark_engine.store.lock import lock
+from lark_engine.store.shown import BUNDLE
 from lark_engine.store.workspace import Workspace
 
 log = logging.getLogger(__name__)

@@ -36,6 +36,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.EACCES: "no permission; choose another place, or fix the permissions",
             errno.EPERM: "no permission; choose another place, or fix the permissions",
             errno.ELOOP: "is a link, which nothing is written through; put the file itself there, or remove it",
+            errno.ENXIO: "is a pipe or a device, which nothing is written into; remove it",
             errno.EROFS: "the file system is read-only; choose another folder with --workspace",
         }
         if number not in remedies:
@@ -111,15 +112,15 @@ def open_in_place(path: Path, mode: str, encoding: str | None = None) -> IO[Any]
     """Open a file of a workspace to write at its end or in it. Errors: `OSError` for a link, a pipe or a device: a
     workspace that came from elsewhere must not have us write over another file of this user's.
     """
-    file = open(path, mode, encoding=encoding, opener=_without_links)  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return open(path, mode, encoding=encoding, opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.ENXIO, "is no regular file", path)
     return file
-
-
-def _without_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def user_path(text: str) -> Path:

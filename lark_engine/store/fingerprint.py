@@ -39,7 +39,7 @@ def hash_file(path: Path, memo_dir: Path | None = None) -> str:
             known = json.loads(memo.read_text())["sha256"]
             assert isinstance(known, str)
             return known
-        except (OSError, ValueError, KeyError, AssertionError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, AssertionError):
             pass
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -33,6 +33,7 @@ from lark_engine.errors import StoreError, did_you_mean
 from lark_engine.store.atomic import PARTIAL, disk_errors, make_dir, open_regular, write_json
 from lark_engine.store.events import tell_job
 from lark_engine.store.lock import lock
+from lark_engine.store.shown import require_own
 
 log = logging.getLogger(__name__)
 
@@ -232,6 +233,7 @@ class Workspace:
         manifest is written last; with an exception the folder stays a resumable partial.
         """
         folder = self.folder(plan)
+        require_own(self.root)
         if done := self.find(plan):
             shutil.rmtree(folder / _SCRATCH, ignore_errors=True)  # if a kill left it
             yield done

@@ -81,9 +81,7 @@ def run(spec: TrainSpec) -> None:
             f"training does not fit on {config.device}; lower --pack-length (what is learned stays the same), turn on "
             "--gradient-checkpointing, or lower --max-length; with the first two, running again resumes"
         ) from error
-    except (
-        UnpicklingError
-    ) as error:  # torch reads numbers only, and says in its own words how to run the code in a file
+    except UnpicklingError as error:  # torch reads numbers only, and its words say how to run the code in a file
         raise StoreError(
             f"{resume}: its state holds more than numbers and is not loaded; remove that folder to train from before it"
         ) from error

@@ -20,6 +20,7 @@ from lark_engine import access
 from lark_engine.sharing.bundle import plan_bundle, write_bundle
 from lark_engine.sharing.bundle_choice import BundleChoice
 from lark_engine.sharing.unpack import open_bundle
+from lark_engine.store.workspace import Workspace
 
 ROUTER = Path(__file__).resolve().parents[2] / "app" / "router.py"
 OpenPage = Callable[..., AppTest]
@@ -46,7 +47,7 @@ def commands(page: AppTest) -> list[str]:
 def test_by_default_no_text_goes_out_and_the_command_says_so(open_page: OpenPage, shown: Shown) -> None:
     page = open_page()
 
-    assert f"lark bundle --scores {shown.scores.id} --texts none" in commands(page)
+    assert f"lark bundle --scores {shown.scores.id} --texts none --workspace {shown.workspace.root}" in commands(page)
     said = html_of(page)
     assert "1 pool, 1 set of scores, 1 selection, 1 checkpoint, 2 evaluations, 2 gradings" in said
     assert "no texts: problems, responses and answers stay here" in said
@@ -63,7 +64,7 @@ def test_the_address_is_the_choice(open_page: OpenPage, shown: Shown) -> None:
 
     assert (
         f"lark bundle --scores {shown.scores.id} --selection {shown.selection.id} --texts chosen --problem quiz:p0 "
-        "--problem quiz:p1 --token-stats --no-redact --title 'For Dora'"
+        f"--problem quiz:p1 --token-stats --no-redact --title 'For Dora' --workspace {shown.workspace.root}"
     ) in commands(page)
     said = html_of(page)
     assert "the texts of 2 chosen problems" in said
@@ -129,7 +130,7 @@ def test_an_empty_workspace_says_what_to_do_first(open_page: OpenPage, tmp_path:
 
 def test_the_command_says_each_choice_once() -> None:
     choice = BundleChoice(scores="s", selections=("a", "b"), up_to="selections", texts="all", token_stats=True)
-    assert bundle_command(choice) == [
+    assert bundle_command(choice, Workspace("/w")) == [
         "lark", "bundle", "--scores", "s", "--selection", "a", "--selection", "b", "--up-to", "selections",
-        "--texts", "all", "--token-stats",
+        "--texts", "all", "--token-stats", "--workspace", "/w",
     ]  # fmt: skip

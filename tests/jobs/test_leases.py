@@ -222,7 +222,7 @@ def test_a_full_disk_keeps_nobody_from_a_device(monkeypatch: pytest.MonkeyPatch)
 def test_a_device_that_cannot_be_locked_leaves_no_other_one_taken(folder: Path) -> None:
     leases_dir()
     (folder / "GPU-2.lock").symlink_to(folder / "elsewhere")
-    with pytest.raises(OSError, match="GPU-2"):
+    with pytest.raises(StoreError, match="GPU-2"):
         lease([ONE, TWO], 2, "mine")
     assert holder_of(ONE) is None
     assert not (folder / "elsewhere").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-for folder in (str(ROOT), str(ROOT / "tests" / "app"), str(ROOT / "tests" / "security")):
+for folder in (str(ROOT), *(str(ROOT / "tests" / name) for name in ("app", "results", "security"))):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 

@@ -192,6 +192,18 @@ def test_a_bomb_is_refused_and_takes_little_memory_also_of_the_process_that_show
 
 
 @pytest.mark.slow
+def test_a_look_has_a_budget_also_where_a_file_packs_no_better_than_texts_do(tmp_path: Path) -> None:
+    """Packed 229 times, these are no bombs by that; ten rows at once would be 1.6 GB, and the lines take a minute."""
+    wide = gz(tmp_path / "wide.jsonl.gz", long_row(15, "\U0001f600"), 10)
+    memory_mb, said = memory_of("preview", wide, tmp_path / "w")
+    assert (memory_mb < 400, said) == (True, "2 rows")
+    empty = write(tmp_path / "empty.jsonl", b"\n" * (400 * MB))  # not packed at all
+    began = time.monotonic()
+    assert memory_of("preview", empty, tmp_path / "w")[1] == "0 rows"
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.slow
 def test_texts_that_pack_well_are_no_bomb(tmp_path: Path, workspace: Workspace) -> None:
     """One long system prompt before every short answer: 80 MB in a few hundred kB."""
     system = " ".join(f"rule {n * 7919 % 1000}" for n in range(900))

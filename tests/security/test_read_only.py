@@ -29,7 +29,7 @@ from lark_engine.sharing.views import read_views, remove_view, rename_view, save
 from lark_engine.store.cleaning import remove as remove_waste
 from lark_engine.store.workspace import Workspace
 
-VIEWER = Visitor(name="ann", origin="192.0.2.1", may=ROLES["viewer"], because=READ_ONLY, is_remote=True)
+VIEWER = Visitor(name="ann", origin="192.0.2.1", may=ROLES["viewer"], because=READ_ONLY, role="viewer")
 PAGES = ("", "score", "explore", "trajectory", "tune", "train", "evaluate", "jobs", "share")
 
 
@@ -91,7 +91,7 @@ def test_the_engine_refuses_a_viewer_whoever_calls_it_and_leaves_every_file_alon
     assert everything(own.root) == found
 
 
-OPERATOR = Visitor(name="olga", origin="192.0.2.2", may=ROLES["operator"], is_remote=True)
+OPERATOR = Visitor(name="olga", origin="192.0.2.2", may=ROLES["operator"], role="operator")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_refusal_is_one_sentence_for_a_program_too(own: Workspace, as_viewer: 
 
 
 def test_what_is_done_is_recorded_with_who_when_and_from_where(own: Workspace) -> None:
-    editor = Visitor(name="eve", origin="192.0.2.9", may=ROLES["editor"], is_remote=True)
+    editor = Visitor(name="eve", origin="192.0.2.9", may=ROLES["editor"], role="editor")
     before = resolve_with(lambda: editor)
     try:
         key = CandidateKey(str(own_problem(own)), 0)

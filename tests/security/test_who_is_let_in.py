@@ -109,7 +109,7 @@ def test_a_token_becomes_a_cookie_that_scripts_cannot_read_and_leaves_the_addres
     with session(served.address, cookie=cookie) as ann:
         ann.open("tune", B=3)
         assert ann.button("Save this selection").disabled
-        assert ann.says("You visit as viewer")
+        assert ann.says("This takes the role operator, and you visit as viewer; ask whoever sent you the link.")
 
 
 def test_a_link_leads_to_no_other_site_after_the_login(guarded: tuple[Served, Guests]) -> None:
@@ -273,7 +273,7 @@ def test_who_only_looks_cannot_empty_what_was_computed_for_all(role: Role, heard
     async def send(message: object) -> None:
         raise AssertionError(message)
 
-    who = Visitor(name="kim", origin="192.0.2.1", may=ROLES[role], is_remote=True)
+    who = Visitor(name="kim", origin="192.0.2.1", may=ROLES[role], role=role)
     asyncio.run(Gate(page)._follow({"type": "websocket"}, receive, send, who))
     assert passed == heard
 

@@ -89,7 +89,10 @@ def test_every_file_is_listed_with_its_checksum_and_none_is_a_model(shown: Shown
 
 def test_tuning_a_bundle_gives_the_same_selection(shown: Shown, tmp_path: Path) -> None:
     _, workspace = bundled(shown, tmp_path)
-    shutil.copytree(workspace.root, tmp_path / "copy")
+    # A copy that is no bundle: in one, nothing is made.
+    shutil.copytree(workspace.root, tmp_path / "copy", ignore=shutil.ignore_patterns("bundle.json"))
+    with pytest.raises(StoreError, match="is an unpacked bundle, which is only shown"):
+        select(SelectConfig(budget=3), workspace, workspace.list("scores")[0], workspace.list("pools")[0])
     copy = Workspace(tmp_path / "copy")
     original = tmp_path / "original"
     shutil.copytree(shown.workspace.root, original)

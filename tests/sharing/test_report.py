@@ -270,7 +270,8 @@ def test_the_commands_make_it_again(shown: Shown) -> None:
     lines = [command.line for command in part.commands]  # type: ignore[union-attr]
     root = shown.workspace.root
     assert lines[-1] == (
-        f"lark report --selection-a B=4 --texts chosen --problem 0 --num-problems 4 --workspace {root}"
+        f"lark report --scores {shown.scores.id} --selection-a B=4 --texts chosen --problem 0 --num-problems 4 "
+        f"--workspace {root}"
     )
     assert any(line.startswith("lark select --scores") and "--budget 4" in line for line in lines)
     assert any(line.startswith("lark score --input") for line in lines)
