@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def address(workspace: Workspace) -> Iterator[str]:
     made = finished_run(workspace)
-    add(workspace, "scores", '<img src="http://192.0.2.1/x">', "9c9c9c9c9c9c", inputs={"pool": made["pool"].ref})
+    add(workspace, "scores", "<img src=x onerror=alert(1)>", "9c9c9c9c9c9c", inputs={"pool": made["pool"].ref})
     with dashboard(workspace) as address:
         yield address
 
