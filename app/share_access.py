@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import widgets
 from app.boundary import reported
-from app.gate import LOGOUT
+from app.login import LOGOUT
 from app.session import current_workspace, shell_command
 from app.visitors import exposure, guests
 from lark_engine.access import ALL, ROLES, Capability, read_audit, visitor

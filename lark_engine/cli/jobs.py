@@ -15,6 +15,7 @@ from lark_engine.cli.common import CACHE, WorkspaceOption
 from lark_engine.cli.words import whole_command
 from lark_engine.errors import ConfigError
 from lark_engine.jobs import actions, logs, records
+from lark_engine.jobs.commands import require_lark, stage_of
 from lark_engine.jobs.folder import find_job
 from lark_engine.jobs.launchers import launcher_of
 from lark_engine.jobs.records import LauncherName, Request
@@ -53,7 +54,7 @@ def submit_command(
 ) -> None:
     """Start a command as a job, or put it into the queue; returns as soon as its supervisor has it."""
     store = Workspace(workspace)
-    words = whole_command(actions.require_lark(command), store)
+    words = whole_command(require_lark(command), store)
     if launcher == "script":
         typer.echo(_script(words, store, nodes, devices, time_limit, partition), nl=False)
         return
@@ -280,5 +281,5 @@ def _script(
     return batch_script(
         words, workspace=store.root, nodes=nodes, time_limit=time_limit, partition=partition,
         devices=devices if devices is not None else needs.count if needs.kind == "cuda" else 0,
-        name=actions.stage_of(words), cwd=Path.cwd(),
+        name=stage_of(words), cwd=Path.cwd(),
     )  # fmt: skip

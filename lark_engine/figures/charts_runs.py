@@ -155,15 +155,21 @@ def _rate(view: View) -> Card:
     )  # fmt: skip
 
 
+def _add_others(traces: list[Figure], view: View, column: str, label: str) -> list[Curve]:
+    """Draw the smoothed curves of the runs that are compared with; returns them."""
+    found = []
+    for run, place in view.others():
+        theirs = moving_average(run.curves.curve(column, view.axis), view.span)
+        traces.append(_overlaid(theirs, run, place, label))
+        found.append(theirs)
+    return found
+
+
 def _norm(view: View) -> Card:
     raw = view.curves.curve("grad_norm", view.axis)
     smooth = moving_average(raw, view.span)
     traces, shown = _pair(raw, smooth, view, "gradient norm")
-    drawn = [smooth]
-    for run, place in view.others():
-        theirs = moving_average(run.curves.curve("grad_norm", view.axis), view.span)
-        traces.append(_overlaid(theirs, run, place, "gradient norm"))
-        drawn.append(theirs)
+    drawn = [smooth, *_add_others(traces, view, "grad_norm", "gradient norm")]
     most = max(float(curve.y.max()) for curve in (shown, *drawn) if len(curve.y))
     layout = _layout(view, "norm before clipping", (0.0, ceiling(most)))
     median = float(np.median(raw.y))
@@ -182,11 +188,7 @@ def _speed(view: View) -> Card:
     raw, use = (view.curves.curve(name, view.axis) for name in ("tokens_per_s", "device_use"))
     smooth = moving_average(raw, view.span)
     traces, shown = _pair(raw, smooth, view, "tokens/s")
-    drawn = [smooth]
-    for run, place in view.others():
-        theirs = moving_average(run.curves.curve("tokens_per_s", view.axis), view.span)
-        traces.append(_overlaid(theirs, run, place, "tokens/s"))
-        drawn.append(theirs)
+    drawn = [smooth, *_add_others(traces, view, "tokens_per_s", "tokens/s")]
     if len(use.y):
         line = _line(moving_average(use, view.span), "device use", token("warn"), 1.6, y_format=".0%")
         traces.append({**line, "yaxis": "y2", "line": {**line["line"], "dash": "dot"}})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import logging
 import os
 import shlex
@@ -18,8 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from lark_engine import access
-from lark_engine.errors import AccessError, ConfigError, DeviceError, LarkError, ServerError, StoreError
+from lark_engine.errors import ConfigError, DeviceError, LarkError, ServerError, StoreError
 from lark_engine.jobs import verdicts
+from lark_engine.jobs.commands import require_lark, require_right, stage_of
 from lark_engine.jobs.devices import machine_devices
 from lark_engine.jobs.folder import JOBS_DIR, MARK, Job, create_job, somebody
 from lark_engine.jobs.launchers import launcher_of
@@ -37,7 +37,6 @@ from lark_engine.processes import (
     may_signal,
     session_of,
 )
-from lark_engine.sharing.shared import SHARED
 from lark_engine.store.atomic import disk_errors, make_dir
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def submit(
     The folder of a job that did not start stays, with its verdict.
     """
     command = require_lark(command)
-    _require_right(root, command, cwd)
+    require_right(root, command, cwd)
     needs = _needs(command, cwd, devices, launcher)
     spec = JobSpec(
         stage=stage_of(command), command=command, cwd=str(cwd.absolute()), priority=priority, device_kind=needs.kind,
@@ -80,7 +79,7 @@ def submit_once(root: Path, command: Sequence[str], *, cwd: Path, **options: Any
     `options` and errors: as `submit`.
     """
     words = require_lark(command)
-    _require_right(root, words, cwd)
+    require_right(root, words, cwd)
     make_dir(root / JOBS_DIR)
     with disk_errors(root), (root / JOBS_DIR / ".submit.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -220,58 +219,6 @@ def remove(job: Job) -> None:
             job.folder.replace(job.folder.with_name(f".{job.id}{_REMOVED}"))
         for gone in job.folder.parent.glob(f".*{_REMOVED}"):  # that of an earlier one too, which was killed
             shutil.rmtree(gone, ignore_errors=True)
-
-
-def require_lark(command: Sequence[str]) -> tuple[str, ...]:
-    """The command as a tuple. Errors: `ConfigError` for one that is none of ours: a job runs stages, not programs."""
-    if not command or command[0] != "lark" or len(command) < 2:
-        said = " ".join(command[:3]) or "nothing"
-        raise ConfigError(f"a job runs a command of lark, and not '{said}'; write it as: lark jobs submit lark train …")
-    try:
-        "".join(command).encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError("a word of the command is no text (UTF-8); rename the file that it names") from error
-    if command[1] == "demo" and "--no-dashboard" not in command:
-        raise ConfigError("'lark demo' leaves a dashboard running, and a job leaves nothing; add --no-dashboard")
-    if command[1] in ("jobs", "serve", "access", "views", "clean", "doctor"):
-        raise ConfigError(f"'lark {command[1]}' is no stage; run it without a job")
-    return tuple(command)
-
-
-def _require_right(root: Path, command: Sequence[str], cwd: Path) -> None:
-    """Errors: `AccessError` for who may not start jobs, or not this one.
-
-    A guest of a server starts stages, which write to the workspace. To write elsewhere, or to run programs that come
-    with a model, is for those who may do everything.
-    """
-    who = access.require("launch")
-    if not who.is_remote or "admin" in who.may:
-        return
-    for word, following in itertools.zip_longest(command, command[1:], fillvalue=""):
-        name, equals, value = word.partition("=")
-        name = name.replace("_", "-").lower()
-        if name in ("--trust-remote-code", "--server-python"):
-            raise AccessError(f"you cannot start this here: {name} runs other programs, which is for an admin")
-        if name.startswith("--output"):
-            place = (cwd / (value if equals else following)).resolve()
-            if not place.is_relative_to((root / SHARED).resolve()):
-                raise AccessError(
-                    f"you cannot start this here: {name} writes outside of {SHARED}/ of the workspace, which is for an "
-                    "admin; leave it out"
-                )
-
-
-def stage_of(command: Sequence[str]) -> str:
-    """The words before the first option: `train lora`."""
-    words: list[str] = []
-    for word in command[1:3]:
-        if word.startswith("-") or (words and words[0] not in _GROUPS):
-            break
-        words.append(word)
-    return " ".join(words) or command[0]
-
-
-_GROUPS = ("pool", "train", "select", "score", "benchmarks")
 
 
 def _needs(command: Sequence[str], cwd: Path, devices: int | None, launcher: LauncherName) -> Needs:

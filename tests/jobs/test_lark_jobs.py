@@ -13,7 +13,7 @@ import pytest
 
 from lark_engine.errors import ConfigError, DeviceError, StoppedEarly, StoreError
 from lark_engine.jobs import actions
-from lark_engine.jobs.actions import require_lark, stage_of
+from lark_engine.jobs.commands import require_lark, stage_of
 from lark_engine.jobs.folder import Job, all_jobs
 from lark_engine.jobs.status import JobView, list_jobs, view
 from lark_engine.store.events import EventLog, EventReader, JobLink, Progress, link_job

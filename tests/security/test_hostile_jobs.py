@@ -29,7 +29,7 @@ from lark_engine.jobs.folder import MARK, Job, all_jobs, create_job
 from lark_engine.jobs.records import JobSpec, Launch
 from lark_engine.jobs.status import list_jobs, show_job, view
 from lark_engine.processes import ProcessIdentity, identity_of, own_identity
-from tests.jobs.kit import processes_of, python, start, wait_for, wait_for_state
+from tests.jobs.kit import processes_of, python, start, wait_for
 
 ROUTER = Path(__file__).resolve().parents[2] / "app" / "router.py"
 FILES = (
@@ -427,5 +427,4 @@ def test_the_mark_of_a_copied_folder_is_another_one(root: Path) -> None:
 def test_own_process_is_never_what_a_record_has_ended(root: Path) -> None:
     job = lark_job(root)
     job.write_launch(Launch(supervisor=gone(), command=own_identity(), started_at=1.0))
-    actions.stop(job, "kill")
-    wait_for_state(job, "cancelled")
+    assert actions.stop(job, "kill").state == "cancelled"

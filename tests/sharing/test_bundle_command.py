@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lark_engine.cli import app
 from lark_engine.cli.serve import open_store
-from lark_engine.jobs.actions import require_lark
+from lark_engine.jobs.commands import require_lark
 from lark_engine.store.cleaning import survey
 from lark_engine.store.retention import Policy, plan_cleaning
 
