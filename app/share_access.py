@@ -90,14 +90,14 @@ def _guest_line(guest: Guest) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"guest.{guest.name}"):
         said = f"{guest.name} · {guest.role} · since {guest.created_at[:10]}"
         st.html(widgets.note(said), width="stretch")
-        st.button(
-            "Another token", icon=":material/autorenew:", key=f"guest.rotate.{guest.name}", on_click=_rotate,
-            args=(guest.name,), help=f"`lark access rotate {shlex.quote(guest.name)}`: the one before counts no more",
-        )  # fmt: skip
-        st.button(
-            "Shut out", icon=":material/person_remove:", key=f"guest.remove.{guest.name}", on_click=_remove,
-            args=(guest.name,), help=f"`lark access remove {shlex.quote(guest.name)}`",
-        )  # fmt: skip
+        with st.popover("Another token", icon=":material/autorenew:", key=f"guest.rotate.{guest.name}"):
+            st.caption("The token before counts no more, at once; open pages end.")
+            st.button("Give another token", key=f"guest.rotate_it.{guest.name}", on_click=_rotate, args=(guest.name,))
+            st.code(shell_command(f"lark access rotate {shlex.quote(guest.name)}"), language=None, wrap_lines=True)
+        with st.popover("Shut out", icon=":material/person_remove:", key=f"guest.remove.{guest.name}"):
+            st.caption("The token and what was opened with it end at once.")
+            st.button("Shut them out", key=f"guest.remove_it.{guest.name}", on_click=_remove, args=(guest.name,))
+            st.code(shell_command(f"lark access remove {shlex.quote(guest.name)}"), language=None, wrap_lines=True)
 
 
 @reported

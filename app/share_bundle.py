@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
 from app import bundle_words, widgets
 from app.address import bound, flag, many_of, one_of, page_link, read, words
-from app.boundary import reported
 from app.files import shared_path
 from app.launch import launch_panel
 from app.loaders import Snapshot, load_snapshot, signature
 from app.session import current_pair, current_workspace, shell_command
+from app.shared_files import remove_menu
 from lark_engine.access import visitor
 from lark_engine.errors import LarkError
 from lark_engine.figures import formats
@@ -21,7 +20,7 @@ from lark_engine.results.commands import shell_line
 from lark_engine.sharing.bundle import BundlePreview, plan_bundle, preview_bundle, sha256_of
 from lark_engine.sharing.bundle_choice import DEPTHS, BundleChoice
 from lark_engine.sharing.bundle_format import TEXTS, BundleRecord
-from lark_engine.sharing.shared import SharedFile, remove_shared, shared_files
+from lark_engine.sharing.shared import shared_files
 from lark_engine.sharing.unpack import peek
 from lark_engine.sharing.views import VIEWS
 from lark_engine.store.workspace import Artifact, Workspace
@@ -100,8 +99,8 @@ def _controls(snapshot: Snapshot, scores: str) -> BundleChoice:
         problems = list(dict.fromkeys(line.strip() for line in str(said).splitlines() if line.strip()))
     if texts != "none":
         token_stats = st.checkbox("With the statistics of their tokens", **bound("bundle_tokens", flag()))
-    as_is = st.checkbox(
-        "Leave paths, hosts and user names as they are", **bound("bundle_as_is", flag()),
+    as_is = st.toggle(
+        "Keep paths, hosts and users", **bound("bundle_as_is", flag()),
         help="By default they are replaced in everything that goes out",
     )  # fmt: skip
     title = st.text_input("Title", **bound("bundle_title", words(120)), placeholder="What there is to see")
@@ -169,28 +168,9 @@ def _made(workspace: Workspace) -> None:
             digest = _digest(str(file.path), file.modified_at, file.num_bytes)
             left, right = st.columns([5, 2], gap="medium", vertical_alignment="center")
             left.html(bundle_words.made(file, record, digest, shared_path(file.name)))
-            with (
-                right.container(horizontal_alignment="right", key=f"bundle.actions.{file.name}"),
-                st.popover("Remove", icon=":material/delete:", key=f"bundle.remove.{file.name}"),
-            ):
-                _remove_form(file)
+            with right.container(horizontal_alignment="right", key=f"bundle.actions.{file.name}"):
+                remove_menu(file, key=f"bundle.remove.{file.name}")
             st.code(shell_line(["lark", "serve", file.name]), language=None, wrap_lines=True)
-
-
-def _remove_form(file: SharedFile) -> None:
-    refusal = visitor().why_not("delete")
-    st.caption("The copies that were handed on stay.")
-    st.button(
-        "Remove it", icon=":material/delete:", key=f"bundle.remove_it.{file.name}", type="primary",
-        disabled=bool(refusal), help=formats.plain_markdown(refusal) or None, on_click=partial(_remove, file.name),
-    )  # fmt: skip
-    if refusal:
-        st.html(widgets.note(refusal))
-
-
-@reported
-def _remove(name: str) -> None:
-    remove_shared(current_workspace(), name)
 
 
 @st.cache_resource(max_entries=200, show_spinner=False)

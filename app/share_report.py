@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import streamlit as st
@@ -28,7 +29,7 @@ from lark_engine.sharing.report_commands import report_command
 from lark_engine.sharing.report_material import Material
 from lark_engine.store.workspace import Workspace
 
-_TEXTS: dict[Texts, str] = {"none": "No texts", "chosen": "Of chosen problems", "all": "Of all examples"}
+_TEXTS: dict[Texts, str] = {"none": "None", "chosen": "Chosen problems", "all": "All examples"}
 _FORMATS: dict[ReportFormat, str] = {
     "html": "HTML", "markdown": "Markdown", "csv": "CSV of results", "latex": "LaTeX of results",
     "all": "All, as a zip",
@@ -76,12 +77,15 @@ def _choices(workspace: Workspace) -> dict[str, Any]:
                 "File", list(_FORMATS), format_func=_FORMATS.__getitem__, required=True,
                 **bound("r_format", one_of(get_args(ReportFormat), "html")),
             )  # fmt: skip
-            st.toggle("Keep paths, hosts and users", help="By default they are replaced", **bound("r_keep", flag()))
+            st.toggle(
+                "Keep paths, hosts and users", help="By default they are replaced in everything that goes out",
+                **bound("r_keep", flag()),
+            )  # fmt: skip
     pair = current_pair()
     said = {
         "title": read("r_title", words(200)), "block": tuple(read("r_block", many_of(BLOCKS))),
         "scores": pair.scores.id if pair and st.query_params.get(address.SCORES) else None,
-        "selection_a": read("r_a", _NAME), "selection_b": read("r_b", _NAME), "run": read("r_run", _NAME),
+        "selection_a": read("r_a", _NAME), "selection_b": read("r_a", _NAME) and read("r_b", _NAME), "run": read("r_run", _NAME),
         "compare_a": read("r_ca", _NAME), "compare_b": read("r_cb", _NAME),
         "texts": read("r_texts", one_of(get_args(Texts), "none")), "problem": tuple(read("r_problem", _IDS)),
         "num_problems": read("r_examples", _EXAMPLES), "redact": not read("r_keep", flag()),
@@ -98,6 +102,8 @@ def _selection_choices(workspace: Workspace, scored: ScoredPool | None) -> None:
     """Selections A and B: saved ones, the pinned ones, and what the pages show now."""
     if scored is None:
         return
+    if "r_a" not in st.query_params and (pinned := read("pin_a", words(20_000))):  # what is compared on Tune
+        address.put(r_a=pinned, r_b=read("pin_b", words(20_000)) or None)
     labels = {"": "the newest saved"}
     for saved in workspace.list("selections"):
         config = saved_config(saved) if saved.manifest.inputs.get("scores") == scored.scores.ref else None
@@ -137,14 +143,17 @@ def _menu(label: str, param: str, labels: dict[str, str]) -> None:
     """A menu of names that the address holds; one that it does not list stays as it is said."""
     asked = read(param, _NAME)
     labels = labels if asked in labels else {**labels, asked: asked}
-    st.selectbox(label, list(labels), format_func=lambda name: one_line(labels[name], 80), width=300,
-                 **bound(param, one_of(list(labels), "")))  # fmt: skip
+    # Also the default is written: left out it would follow what is pinned.
+    codec = replace(one_of(list(labels), ""), write=lambda value: [str(value)])
+    st.selectbox(
+        label, list(labels), format_func=lambda name: one_line(labels[name], 80), width=300, **bound(param, codec)
+    )
 
 
 def _text_choices(scored: ScoredPool | None) -> None:
     """Whose texts go out: none by default."""
     st.segmented_control(
-        "Texts of problems", list(_TEXTS), format_func=_TEXTS.__getitem__, required=True,
+        "Texts", list(_TEXTS), format_func=_TEXTS.__getitem__, required=True,
         **bound("r_texts", one_of(get_args(Texts), "none")),
     )  # fmt: skip
     known = [] if scored is None else [str(name) for name in scored.problem_ids[:_MOST_IDS]]

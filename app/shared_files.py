@@ -25,21 +25,29 @@ def shared_list(workspace: Workspace, suffixes: tuple[str, ...], title: str, emp
     if not files:
         st.html(widgets.note(empty))
         return
-    refusal = visitor().why_not("delete")
     for file in files[:_MOST]:
         with st.container(
             horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key=f"{key}.{file.name}"
         ):
             st.html(_line(file), width="content")
-            st.button(
-                "Remove", icon=":material/delete:", key=f"{key}.remove.{file.name}", type="tertiary",
-                disabled=bool(refusal), help=formats.plain_markdown(refusal) or "Remove the file from this workspace",
-                on_click=_remove, args=(file.name,),
-            )  # fmt: skip
+            remove_menu(file, key=f"{key}.remove.{file.name}")
     if len(files) > _MOST:
         st.caption(f"The newest {_MOST} of {formats.count(len(files))}; all lie in the folder shared of the workspace.")
-    if refusal:
-        st.html(widgets.note(refusal))
+
+
+def remove_menu(file: SharedFile, *, key: str) -> None:
+    """The button that removes a file, after asking; disabled with the reason for who may not."""
+    refusal = visitor().why_not("delete")
+    menu = st.popover(
+        "Remove", icon=":material/delete:", key=key, disabled=bool(refusal),
+        help=formats.plain_markdown(refusal) or None,
+    )  # fmt: skip
+    with menu:
+        st.caption("The copies that were handed on stay.")
+        st.button(
+            "Remove it", icon=":material/delete:", key=f"{key}.it", type="primary", disabled=bool(refusal),
+            on_click=_remove, args=(file.name,),
+        )  # fmt: skip
 
 
 def _line(file: SharedFile) -> str:

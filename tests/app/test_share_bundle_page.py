@@ -93,7 +93,7 @@ def test_the_bundles_that_were_made_are_listed_with_their_checksum(open_page: Op
     assert "&lt;i&gt;Ours&lt;/i&gt;" in said
     assert "<i>Ours" not in said
     assert "report.zip" not in said
-    page.button(key="bundle.remove_it.ours.zip").click().run()
+    page.button(key="bundle.remove.ours.zip.it").click().run()
     assert not (made.workspace.root / "shared" / "ours.zip").exists()
 
 

@@ -105,7 +105,7 @@ def test_reports_are_listed_with_their_links_and_removed(show: Show, shown: Show
     path = write_report(make_report(Material(shown.workspace, ReportConfig(title="Gone soon"))), shown.workspace)
     page = show()
     assert '<a href="/lark/shared/gone-soon.html" download>gone-soon.html</a>' in html_of(page)
-    page.button(key="reports.remove.gone-soon.html").click().run()
+    page.button(key="reports.remove.gone-soon.html.it").click().run()
     assert not path.exists()
     assert "gone-soon.html</a>" not in html_of(page)
 
@@ -115,3 +115,13 @@ def test_a_workspace_with_nothing_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     page = AppTest.from_function(panel, default_timeout=60).run()
     assert not page.exception
     assert "No report is made yet." in html_of(page)
+
+
+def test_what_is_pinned_on_tune_is_what_the_report_shows(show: Show) -> None:
+    page = show(pin_a="B=2", pin_b="B=4&mode=sharpness&sharpness=0.5")
+    assert (page.query_params["r_a"], page.query_params["r_b"]) == ("B=2", "B=4&mode=sharpness&sharpness=0.5")
+    assert any("--selection-a B=2 --selection-b 'B=4&mode=sharpness&sharpness=0.5'" in code.value for code in page.code)
+    page.selectbox(key="r_a").select("").run()
+    assert page.query_params["r_a"] == ""
+    [command] = [code.value for code in page.code if code.value.startswith("lark report")]
+    assert "--selection" not in command
