@@ -85,7 +85,8 @@ def _choices(workspace: Workspace) -> dict[str, Any]:
     said = {
         "title": read("r_title", words(200)), "block": tuple(read("r_block", many_of(BLOCKS))),
         "scores": pair.scores.id if pair and st.query_params.get(address.SCORES) else None,
-        "selection_a": read("r_a", _NAME), "selection_b": read("r_a", _NAME) and read("r_b", _NAME), "run": read("r_run", _NAME),
+        "selection_a": read("r_a", _NAME), "selection_b": read("r_a", _NAME) and read("r_b", _NAME),
+        "run": read("r_run", _NAME),
         "compare_a": read("r_ca", _NAME), "compare_b": read("r_cb", _NAME),
         "texts": read("r_texts", one_of(get_args(Texts), "none")), "problem": tuple(read("r_problem", _IDS)),
         "num_problems": read("r_examples", _EXAMPLES), "redact": not read("r_keep", flag()),

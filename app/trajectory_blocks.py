@@ -16,7 +16,7 @@ from lark_engine.figures import formats
 from lark_engine.figures.formats import decimal, signed
 from lark_engine.figures.markers import marker
 from lark_engine.figures.safe_text import block_html, one_line
-from lark_engine.sharing.bundle_format import WITHHELD
+from lark_engine.sharing.withheld import is_withheld
 
 _VERDICTS = {"correct": "✓ correct", "wrong": "✗ wrong", "unknown": "correctness unknown"}
 _LONGEST_SYSTEM = 4_000
@@ -92,7 +92,7 @@ def heading(c: Candidate, role: str = "") -> str:
     facts += [f"weight {decimal(c.weight, 3)}"] if c.weight > 0 else []
     facts += [] if c.num_tokens is None else [f"{formats.count(c.num_tokens)} tokens"]
     facts += ["truncated when it was scored"] if c.truncated else []
-    if not c.trajectory.response.startswith(WITHHELD):
+    if not is_withheld(c.trajectory.response):
         facts.append(f"{formats.count(len(c.trajectory.response))} characters")
     said = f'<b class="role">{text(role)}</b>' if role else ""
     return block(

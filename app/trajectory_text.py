@@ -18,6 +18,8 @@ from app.trajectory import NO_RANK, Candidate, Problem, load_bins, load_tokens
 from app.word_diff import Difference, word_diff
 from lark_engine.figures import formats
 from lark_engine.figures.safe_text import PAGE_CHARS, block_html, cuts
+from lark_engine.sharing.bundle_format import WITHHELD
+from lark_engine.sharing.withheld import is_withheld
 from lark_engine.store.workspace import Artifact, Workspace
 
 _MOST_PAGES = 100_000
@@ -68,6 +70,9 @@ def _turn(param: str) -> None:
 def show_one(c: Candidate, *, latex: bool, pinned: bool) -> None:
     """One response. `pinned`: it waits for another to be compared with."""
     st.html(trajectory_blocks.heading(c, "B, pinned: choose another to compare" if pinned else ""))
+    if is_withheld(c.trajectory.response):  # of what stands for it, no more than the sentence
+        st.html(widgets.note(WITHHELD))
+        return
     show_text(c.trajectory.response, latex=latex, param="page", label=f"response of candidate {c.id}")
 
 

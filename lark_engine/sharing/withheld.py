@@ -37,6 +37,11 @@ class Texts:
         return self.mode == "all" or (self.mode == "chosen" and str(problem_id) in self.benchmarks.get(name, ()))
 
 
+def is_withheld(said: str) -> bool:
+    """Whether a response is what stands for one that is not part of a bundle."""
+    return said in (WITHHELD, WITHHELD_BOXED)
+
+
 def response(text: str) -> str:
     """What stands for a response: nothing for an empty one, a box where there is a boxed answer."""
     answer = after_thinking(text)

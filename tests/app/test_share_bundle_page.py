@@ -134,3 +134,15 @@ def test_the_command_says_each_choice_once() -> None:
         "lark", "bundle", "--scores", "s", "--selection", "a", "--selection", "b", "--up-to", "selections",
         "--texts", "all", "--token-stats", "--workspace", "/w",
     ]  # fmt: skip
+
+
+def test_a_response_that_stayed_at_home_is_one_sentence(
+    shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_bundle(BundleChoice(), shown.workspace)
+    workspace = open_bundle(write_bundle(plan, tmp_path / "bare.zip").path, tmp_path / "bundles")
+    monkeypatch.setenv("LARK_HOME", str(workspace.root))
+    said = html_of(shown_page("trajectory"))
+    assert "(texts are not part of this bundle)" in said
+    assert "boxed{withheld}" not in said
+    assert " characters" not in said
