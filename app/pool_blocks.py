@@ -10,6 +10,7 @@ from datetime import datetime
 
 from app.score_estimate import Estimate
 from app.widgets import block, text
+from lark_engine.access import visitor
 from lark_engine.figures import formats
 from lark_engine.figures.pool_stats import pool_stats
 from lark_engine.figures.safe_text import one_line, text_html
@@ -30,7 +31,10 @@ def pool_facts(pool: Artifact, now: datetime) -> str:
         f'<div class="top"><span><strong>{name}</strong> <code>{text(pool.id)}</code></span>'
         f'<span class="muted">{text(formats.age(manifest.created_at, now))}</span></div>'
     )
-    source = f'<div class="muted source">from {text(one_line(str(manifest.config.get("source", "")), 160))}</div>'
+    place = str(manifest.config.get("source", ""))
+    if visitor().why_not("launch"):  # where it lies on this machine is of no use to them
+        place = place.rpartition("/")[2] if place.startswith(("/", "~")) else place
+    source = f'<div class="muted source">from {text(one_line(place, 160))}</div>'
     return block(f"{head}{_facts(pool_stats(pool))}{source}", "lark-pool")
 
 

@@ -45,6 +45,12 @@ def _bundle(root: str) -> BundleRecord | None:
     return read_record(Path(root))
 
 
+def shown_root() -> Path:
+    """Where the workspace lies; for who can run nothing on this machine, only its name."""
+    root = current_workspace().root
+    return Path(root.name) if visitor().why_not("launch") else root
+
+
 def shell_command(command: str) -> str:
     """A command as it must be typed in the source tree to act on this session's workspace."""
     root = current_workspace().root

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -69,10 +70,18 @@ def _view(view: SavedView, now: datetime) -> None:
     ):  # fmt: skip
         st.page_link(str(PAGES_DIR / f"{view.page}.py"), label="Open", icon=icon, query_params=as_query(view.params))
         copy_link(key=f"copy.{view.id}", link=view.link)
-        with st.popover("Rename", icon=":material/edit:", key=f"rename.{view.id}"), st.container(width=340):
+        with _menu("Rename", ":material/edit:", f"rename.{view.id}", visitor().why_not("save")):
             _rename_form(view)
-        with st.popover("Remove", icon=":material/delete:", key=f"remove.{view.id}"), st.container(width=340):
+        with _menu("Remove", ":material/delete:", f"remove.{view.id}", why_not_remove(view)):
             _remove_form(view)
+
+
+def _menu(label: str, icon: str, key: str, refusal: str) -> Any:
+    """What opens a form; disabled with the reason for who may not."""
+    menu = st.popover(
+        label, icon=icon, key=key, disabled=bool(refusal), help=formats.plain_markdown(refusal) or None
+    )  # fmt: skip
+    return menu.container(width=340)
 
 
 def _rename_form(view: SavedView) -> None:

@@ -14,7 +14,15 @@ from app.boundary import guarded, show_refusal
 from app.components.copy_link import copy_link
 from app.loaders import Snapshot, disputes_version, load_health, load_snapshot, signature
 from app.save_view import save_view_menu
-from app.session import ScoredPair, current_bundle, current_pair, current_workspace, scored_pairs, shell_command
+from app.session import (
+    ScoredPair,
+    current_bundle,
+    current_pair,
+    current_workspace,
+    scored_pairs,
+    shell_command,
+    shown_root,
+)
 from lark_engine.access import Capability, visitor
 from lark_engine.config import SelectConfig
 from lark_engine.figures import formats
@@ -42,9 +50,7 @@ def sidebar() -> None:
         for page, (label, icon) in PAGES.items():
             page_link(page, label, icon=icon)
         workspace = current_workspace()
-        # Where it lies on this machine is of no use to who can run nothing here.
-        place = Path(workspace.root.name) if visitor().why_not("launch") else workspace.root
-        st.html(widgets.environment(place, load_health(workspace), current_bundle()))
+        st.html(widgets.environment(shown_root(), load_health(workspace), current_bundle()))
 
 
 def header(page: address.Page) -> None:
@@ -52,7 +58,7 @@ def header(page: address.Page) -> None:
     snapshot = load_snapshot(current_workspace())
     pairs = scored_pairs(snapshot)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="lark_header"):
-        st.html(widgets.place(current_workspace().root, current_bundle()), width="content")
+        st.html(widgets.place(shown_root(), current_bundle()), width="content")
         if pairs:
             _scores_menu(pairs)
             pair = current_pair()

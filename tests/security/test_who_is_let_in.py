@@ -307,3 +307,15 @@ def test_every_answer_tells_the_browser_how_to_be_careful(guarded: tuple[Served,
             assert answer.headers["x-frame-options"] == "DENY"
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["referrer-policy"] == "same-origin"
+
+
+def test_a_viewer_is_not_told_where_the_workspace_lies(guarded: tuple[Served, Guests]) -> None:
+    served, guests = guarded
+    told = []
+    with session(served.address, cookie=cookie_of(served, guests.add("mia", "viewer").token)) as mia:
+        for page in ("", "score", "explore", "trajectory", "tune", "train", "evaluate", "share"):
+            for params in ({}, {"view": "runs"}, {"share": "report"}, {"share": "bundle"}, {"share": "access"}):
+                mia.open(page, **params)
+                if mia.says(str(served.workspace.root)):
+                    told.append((page, params))
+    assert told == []
