@@ -202,23 +202,21 @@ def candidates(shown: Shown) -> None:
     """All candidates of the problem, best first, to choose from and to compare with."""
     problem, config = shown.problem, shown.config
     zero, threshold = trajectory_blocks.axis_places(problem)
+    kept = problem.find(st.query_params.get("versus"))
     candidate_list(
         trajectory_blocks.rows(problem), key="candidates", title="Candidates, best first",
         note=trajectory_blocks.list_note(problem, config), symbol_name=trajectory_blocks.energy_symbol(config),
-        threshold=threshold, zero=zero, shown=shown.chosen.id, versus=shown.versus.id if shown.versus else None,
+        threshold=threshold, zero=zero, shown=shown.chosen.id, versus=kept.id if kept else None,
         on_pick=partial(_picked, shown),
     )  # fmt: skip
 
 
 def _picked(shown: Shown, picked: Picked) -> None:
-    if shown.problem.find(str(picked.id)) is None:
+    if shown.problem.find(str(picked.shown)) is None:
         return
-    if picked.kind == "show":
-        _open_candidate(picked.id)
-    elif shown.versus is not None and shown.versus.id == picked.id:
-        _compare(None)
-    elif picked.id != shown.chosen.id:
-        _compare(picked.id)
+    if str(picked.shown) != st.query_params.get("candidate", str(shown.problem.by_rank[0].id)):
+        _open_candidate(picked.shown)
+    _compare(picked.versus)
 
 
 def explanation(shown: Shown, chosen: Candidate, role: str = "") -> None:

@@ -48,7 +48,7 @@ function buildRow(list) {
   return item;
 }
 
-function fillRow(item, row, said, pick) {
+function fillRow(item, row, said, pick, compare) {
   const parts = item.parts, [sign, verdict] = VERDICTS[row.verdict];
   item.style.setProperty("--teacher", row.color);
   parts.path.setAttribute("d", row.shape);
@@ -85,8 +85,8 @@ function fillRow(item, row, said, pick) {
   parts.versus.setAttribute("aria-label", comparing);
   parts.versus.setAttribute("aria-pressed", isVersus ? "true" : "false");
   parts.versus.title = comparing;
-  parts.show.onclick = () => pick("show", row.id);
-  parts.versus.onclick = () => pick("versus", row.id);
+  parts.show.onclick = () => pick({ shown: row.id });
+  parts.versus.onclick = () => compare(row.id);
 }
 
 export default function ({ data, parentElement, setTriggerValue }) {
@@ -97,9 +97,12 @@ export default function ({ data, parentElement, setTriggerValue }) {
   setText(parts.note, data.note);
   const heads = { rank: "#", who: "Teacher", energy: data.symbol, weight: "Weight", verdict: "✓", tokens: "Tokens", versus: "" };
   for (const [name, text] of Object.entries(heads)) setText(parts[`head_${name}`], text);
-  const pick = (kind, id) => setTriggerValue("picked", { kind, id });
+  // Each click says the whole choice: of two in a row the server may hear the second one only.
+  let chosen = { shown: data.shown, versus: data.versus };
+  const pick = (change) => setTriggerValue("picked", chosen = { ...chosen, ...change });
+  const compare = (id) => pick({ versus: id === chosen.versus ? null : id });
   while (list.children.length > data.rows.length) list.lastChild.remove();
-  data.rows.forEach((row, place) => fillRow(list.children[place] ?? buildRow(list), row, data, pick));
+  data.rows.forEach((row, place) => fillRow(list.children[place] ?? buildRow(list), row, data, pick, compare));
   const shown = list.querySelector("li.shown"), key = data.shown + data.rows.length;
   if (shown && root.key !== key) {  // follow the choice inside of the list, without moving the page
     const top = shown.offsetTop - list.offsetTop, bottom = top + shown.offsetHeight;

@@ -36,17 +36,17 @@ class Row(NamedTuple):
 
 
 class Picked(NamedTuple):
-    """What the user did: showed a candidate, or put one beside it."""
+    """What the user chose: the candidate that is shown, and the one beside it, if any (the same one: kept as B)."""
 
-    kind: Literal["show", "versus"]
-    id: int
+    shown: int
+    versus: int | None
 
 
 def candidate_list(
     rows: Sequence[Row], *, key: str, title: str, note: str, symbol_name: str, threshold: float | None, zero: float,
     shown: int, versus: int | None, on_pick: Callable[[Picked], None],
 ) -> None:  # fmt: skip
-    """Show the list. `threshold` and `zero`: where they are on the bars' axis, in percent."""
+    """Show the list. `versus`: what is kept as B, shown or not. `threshold`, `zero`: places on the bars' axis, in %."""
     lines = [
         {
             **row._asdict(), "id": str(row.id), "color": markers.colors(row.slot),
@@ -67,10 +67,13 @@ def candidate_list(
 def _deliver(key: str, on_pick: Callable[[Picked], None]) -> None:
     """Checked: what the browser says may be anything."""
     said = st.session_state[key].get("picked")
-    if not isinstance(said, dict) or said.get("kind") not in ("show", "versus"):
+    if not isinstance(said, dict):
         return
-    if re.fullmatch(r"-?\d{1,10}", str(said.get("id"))):
-        on_pick(Picked(said["kind"], int(said["id"])))
+    shown, versus = (
+        int(id) if re.fullmatch(r"-?\d{1,10}", id := str(said.get(name))) else None for name in ("shown", "versus")
+    )
+    if shown is not None:
+        on_pick(Picked(shown, versus))
 
 
 @st.cache_resource(show_spinner=False)

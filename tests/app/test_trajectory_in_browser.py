@@ -244,6 +244,19 @@ def test_a_row_and_a_point_open_their_candidate_and_the_arrows_compare(browser: 
         assert query_of(page)["candidate"] == str(board_meta(page, "why")["candidate"])
 
 
+def test_of_two_clicks_in_a_row_neither_is_lost(browser: Any, address: str) -> None:
+    """The second one comes before the server could tell the page what the first one changed."""
+    for order in (("versus", "show"), ("show", "versus")):
+        with open_page(browser, at(address, problem="4")) as page:
+            rows = page.locator(".lark-candidates li")
+            beside, chosen = (rows.nth(place).get_attribute("data-candidate") for place in (1, 3))
+            for name in order:
+                rows.nth({"versus": 1, "show": 3}[name]).locator(f"button.{name}").evaluate("button => button.click()")
+            page.get_by_text("Word for word,").wait_for()
+            wait_idle(page)
+            assert (query_of(page)["candidate"], query_of(page)["versus"]) == (chosen, beside)
+
+
 def test_the_address_is_the_view(browser: Any, address: str) -> None:
     query = {"problem": "5", "candidate": "2", "versus": "4", "heat": "contribution", "B": "2", "order": "spread"}
     with open_page(browser, at(address, **query)) as page:
