@@ -294,11 +294,12 @@ def load_model(model: ModelRef, *, dtype: str, device: str, trust_remote_code: b
 
 def _refuse_kernels(folder: Path) -> None:
     """A configuration may ask for an attention of the hub: code that is downloaded and run. Errors: `StudentError`."""
-    config = _object(folder / "config.json")
+    path = folder / "config.json"
+    config = _object(path) if path.is_file() else {}  # what loads the model says that it is not there
     for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal"):
         if "/" in (asked := str(config.get(key))):
             raise StudentError(
-                f"{folder / 'config.json'}: {key} asks for {asked[:120]!r}, code of the hub, which is not run unless "
+                f"{path}: {key} asks for {asked[:120]!r}, code of the hub, which is not run unless "
                 "you say so: remove the line, or if you trust it give --trust-remote-code"
             )
 

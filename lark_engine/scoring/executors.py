@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 # A batch whose worker dies more often (it does not fit the machine, say) ends the run instead of trying for ever.
 _RETRIES = 3
 _CONNECT_S = 10.0
+_RAY_ADVICE = "\nFailed to apply UDF transform"  # begins the lines that Ray adds to what a worker says
 _WARNINGS = b"lark_warnings"
 # Nothing is reported to anyone, and of Ray's own lines only what it says of a dead worker reaches our standard error.
 _RAY_ENVIRONMENT = {
@@ -291,7 +292,7 @@ def _in_words(error: BaseException) -> BaseException:
     # The wrapper is an instance of the class that it wraps, with a whole traceback as its text.
     cause = getattr(error, "cause", error)
     if isinstance(cause, LarkError):
-        return cause
+        return type(cause)(str(cause).partition(_RAY_ADVICE)[0])
     if isinstance(cause, RayActorError | WorkerCrashedError):
         return DeviceError(
             f"a worker died {_RETRIES + 1} times on the same batch; if its memory was too small, lower --batch-tokens "
