@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -88,13 +89,20 @@ def test_a_waiting_job_that_is_stopped_never_runs_and_can_be_put_back(root: Path
     assert wait_for_state(waits, "succeeded", "failed").state == "succeeded"
 
 
+def set_memory(state: Path, *used: int) -> None:
+    """Whole at every moment: supervisors read it meanwhile."""
+    written = state.with_suffix(".new")
+    written.write_text(json.dumps(used))
+    written.replace(state)
+
+
 @pytest.fixture
 def gpu_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two GPUs of a stand-in for NVML; the file says how many bytes of each are in use."""
     library = root.parent / "library"
     library.mkdir()
     state = root.parent / "gpu_memory.json"
-    state.write_text("[1000, 2000]")
+    set_memory(state, 1000, 2000)
     (library / "pynvml.py").write_text(PYNVML.format(path=str(state)))
     monkeypatch.setenv("PYTHONPATH", str(library))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -115,12 +123,11 @@ def test_a_job_gets_gpus_of_its_own_and_the_verdict_says_that_they_are_free_agai
     third = gpu_job(root, sees)
     wait_for_state(third, "queued")
     # Its process ends, and the driver gives the memory back a moment later.
-    gpu_memory.write_text(json.dumps([9 << 30, 9 << 30]))
-    memory_back = subprocess.Popen(
-        [sys.executable, "-c", f"import time; time.sleep(2); open({str(gpu_memory)!r}, 'w').write('[1000, 2000]')"]
-    )
+    set_memory(gpu_memory, 9 << 30, 9 << 30)
+    memory_back = threading.Timer(2, set_memory, (gpu_memory, 1000, 2000))
+    memory_back.start()
     verdict = actions.stop(first, "kill").verdict or {}
-    memory_back.wait()
+    memory_back.join()
     before = {"GPU-0": 1000, "GPU-1": 2000}[given[0]]
     assert verdict["device_memory"] == {given[0]: {"before": before, "after": before}}
     wait_for_text(third.log_path, f"sees {given[0]}", third)
@@ -132,7 +139,9 @@ def test_a_device_that_stays_full_is_said_and_nobody_elses_process_is_ended(root
     """Another user's program took the memory meanwhile: it is told, never signalled."""
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
     (root.parent / "gpu_processes.json").write_text(f"[{bystander.pid}]")
-    job = gpu_job(root, f"open({str(gpu_memory)!r}, 'w').write('[9000000000, 9000000000]')", devices=2)
+    full = gpu_memory.with_suffix(".full")
+    full.write_text("[9000000000, 9000000000]")
+    job = gpu_job(root, f"import os; os.replace({str(full)!r}, {str(gpu_memory)!r})", devices=2)
     verdict = wait_for_state(job, "succeeded", "failed").verdict or {}
     assert verdict["device_memory"]["GPU-0"] == {"before": 1000, "after": 9000000000}
     said = (
