@@ -13,6 +13,7 @@ from typing import Any
 
 from lark_engine.errors import StoreError
 from lark_engine.store.atomic import write_json
+from lark_engine.store.shown import BUNDLE
 
 FINGERPRINT_LENGTH = 12
 _CHUNK_BYTES = 1 << 20
@@ -45,9 +46,15 @@ def hash_file(path: Path, memo_dir: Path | None = None) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
-    if memo is not None and os.access(memo_dir or memo.parent, os.W_OK):
+    if memo_dir is not None and memo is not None and _may_remember(memo_dir):
         write_json(memo, {"sha256": digest.hexdigest()})
     return digest.hexdigest()
+
+
+def _may_remember(memo_dir: Path) -> bool:
+    """Not in a workspace that is not ours to write, nor in an unpacked bundle; where no workspace is, none is begun."""
+    root = memo_dir.parent
+    return os.access(memo_dir if memo_dir.exists() else root, os.W_OK) and not (root / BUNDLE).exists()
 
 
 _CONTENT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt", ".gguf", ".jsonl", ".py")

@@ -226,7 +226,6 @@ def test_notes_that_are_none_are_said_with_their_line(
 def test_what_is_remembered_is_no_program_and_garbage_is_found_anew(tmp_path: Path, content: bytes) -> None:
     large = tmp_path / "weights"
     large.write_bytes(b"0" * (9 << 20))
-    (tmp_path / "memo").mkdir()
     first = hash_file(large, tmp_path / "memo")
     [memo] = (tmp_path / "memo" / "hashes").iterdir()
     assert json.loads(memo.read_text()) == {"sha256": first}

@@ -57,6 +57,22 @@ def test_a_remembered_hash_is_not_used_after_the_file_changed(tmp_path: Path) ->
     assert hash_file(big, tmp_path / "memo") == hash_file(big) != first
 
 
+def test_the_hash_of_a_large_file_is_remembered_in_a_workspace_of_ones_own(tmp_path: Path) -> None:
+    big = tmp_path / "big.bin"
+    big.write_bytes(b"a" * (9 << 20))
+    own, bundle, absent = tmp_path / "own", tmp_path / "bundle", tmp_path / "absent"
+    own.mkdir()
+    bundle.mkdir()
+    (bundle / "bundle.json").write_text("{}")
+    for root in (own, bundle, absent):
+        hash_file(big, root / "memo")
+    [remembered] = (own / "memo" / "hashes").iterdir()
+    remembered.write_text('{"sha256": "as it was"}')
+    assert hash_file(big, own / "memo") == "as it was"
+    assert [path.name for path in bundle.iterdir()] == ["bundle.json"]
+    assert not absent.exists()
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     write_text(target, "old")
