@@ -93,9 +93,11 @@ def _names(curve: BudgetCurve, ess_top: float) -> list[dict[str, Any]]:
               ("ess", curve.ess, "warn", 0.85, ess_top, "right"))  # fmt: skip
     found = []
     for name, values, tone, share, top, side in places:
-        at = min(len(values) - 1, round(share * (len(values) - 1)))
-        if np.isfinite(values[at]):
-            beside = note(float(curve.mean_kept[at]), float(values[at]) / top, f" {name} ", tone, "bottom")
+        # Between two budgets if need be, so that names stay apart where there are few.
+        ranks = np.arange(len(values))
+        x, y = (float(np.interp(share * ranks[-1], ranks, of)) for of in (curve.mean_kept, values))
+        if np.isfinite(y):
+            beside = note(x, y / top, f" {name} ", tone, "bottom")
             found.append({**beside, "xanchor": side})
     return found
 

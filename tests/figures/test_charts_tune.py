@@ -333,5 +333,15 @@ def test_scores_without_token_counts_have_a_chart_without_that_line() -> None:
     now = outcome_of(found)
     chart = budget_chart(budget_curve(now.frame, now.config), now, None)
     json.dumps(chart.figure, allow_nan=False)
-    assert "tokens" not in [note["text"] for note in chart.figure["layout"]["annotations"]]
+    assert " tokens " not in [note["text"] for note in chart.figure["layout"]["annotations"]]
     assert len([t for t in chart.figure["data"] if t["mode"] == "markers"]) == 2
+
+
+def test_the_names_of_lines_stand_apart_where_there_are_two_budgets() -> None:
+    now = outcome_of(Candidates(random_table(6, most=2)))
+    curve = budget_curve(now.frame, now.config)
+    first, last = curve.mean_kept
+    chart = budget_chart(curve, now, None)
+    notes = {note["text"].strip(): note for note in chart.figure["layout"]["annotations"]}
+    named = [notes[name]["x"] for name in ("captured utility", "tokens", "ess")]
+    assert named == pytest.approx([first + share * (last - first) for share in (0.3, 0.62, 0.85)])
