@@ -47,8 +47,10 @@ _WAIT_CALM = """(calm) => new Promise((resolve, reject) => {
   const look = () => {
     const now = performance.now(), app = document.querySelector("[data-testid=stApp]");
     const paints = [...document.querySelectorAll("[data-paints]")].map((b) => b.dataset.paints).join();
+    // A component has a first child of Streamlit's; what its own script makes comes beside that, when it is loaded.
     const runs = app?.dataset.testScriptState !== "notRunning" || document.querySelector(
-      "[data-testid=stSkeleton], .lark-board:not([data-paints]), [data-testid=stBidiComponentRegular]:empty");
+      "[data-testid=stSkeleton], .lark-board:not([data-paints]), [data-testid=stBidiComponentRegular]:empty, "
+      + ".stElementContainer:not(.st-key-lark_chart_library) [data-testid=stBidiComponentRegular] > :only-child");
     if (runs || paints !== painted) { since = now; painted = paints; }
     if (now - since >= calm) resolve();
     else if (now - began > 30000) reject(new Error("the page does not come to rest"));

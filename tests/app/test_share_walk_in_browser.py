@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browser import board_meta, dashboard, drag, open_page, picture, wait_idle, wait_meta
+from browser import axe, board_meta, dashboard, drag, open_page, overflow, picture, wait_idle, wait_meta
 
 from lark_engine.serve import SOURCE_TREE, user_cache
 from lark_engine.sharing.exposure import READ_ONLY, Exposure
@@ -22,6 +22,9 @@ from lark_engine.store.workspace import Workspace
 pytestmark = pytest.mark.slow
 PICTURES = SOURCE_TREE / "tests" / "artifacts" / "share"
 _JOB_MS = 120_000
+_OF_A_BUNDLE = (
+    "", "score", "explore", "trajectory", "train", "evaluate", "evaluate?view=problems", "jobs", "share?share=bundle",
+)  # fmt: skip
 
 
 def make(page: Any, button: str, link: str) -> str:
@@ -65,9 +68,17 @@ def walk(browser: Any, workspace: Workspace, elsewhere: Path, pictures: Path) ->
             made["report"] = download(page, address, report, elsewhere)
         with open_page(browser, f"{address}/share?share=bundle", height=1200) as page:
             picture(page, pictures / "04-bundle-choices.png")
+            assert axe(page) == []
             bundle = make(page, "Make this bundle", ".zip")
             picture(page, pictures / "05-bundle-made.png")
-            made["bundle"] = download(page, address, bundle, elsewhere)
+            with page.expect_download() as saved:
+                page.locator(f'a[href="{bundle}"]').first.click()
+            made["bundle"] = elsewhere / saved.value.suggested_filename
+            saved.value.save_as(made["bundle"])
+            page.set_viewport_size({"width": 320, "height": 800})
+            wait_idle(page)
+            assert overflow(page) <= 0
+            assert axe(page) == []
         link = f"{address}/tune?saved={made['view'].stem}"
         with open_page(browser, link) as page:  # a fresh profile: nothing but the link
             made["link shows"] = board_meta(page, "budget")["B"]
@@ -81,6 +92,7 @@ def walk(browser: Any, workspace: Workspace, elsewhere: Path, pictures: Path) ->
         made["figures"] = page.locator(".js-plotly-plot").count()
         context.close()
     opened = open_bundle(made["bundle"], user_cache() / "bundles")
+    before = {path: path.stat().st_mtime_ns for path in opened.root.rglob("*")}
     how = Exposure(read_only=True, memo_dir=elsewhere / "memo")
     with dashboard(opened, how) as address:
         with open_page(browser, f"{address}/tune?saved={made['view'].stem}") as page:
@@ -92,9 +104,11 @@ def walk(browser: Any, workspace: Workspace, elsewhere: Path, pictures: Path) ->
             wait_idle(page)
             wait_meta(page, "budget", B=2)
             picture(page, pictures / "08-bundle-tuned.png")
-        for name in ("explore", "trajectory", "evaluate", "train", "jobs"):
+        for name in _OF_A_BUNDLE:
             with open_page(browser, f"{address}/{name}") as page:
-                picture(page, pictures / f"09-bundle-{name}.png")
+                assert str(workspace.root) not in page.content()
+                picture(page, pictures / f"09-bundle-{name.partition('?')[0] or 'overview'}.png")
+    assert {path: path.stat().st_mtime_ns for path in opened.root.rglob("*")} == before
     guests = Guests(workspace.root / "access", root=workspace.root)
     guests.prepare()
     token = guests.add("collaborator", "viewer").token

@@ -1,6 +1,6 @@
 """What every page promises, in a real browser: themes, widths, accessibility, links, bad workspaces, hostile texts.
 
-Pictures of empty and error states go to the folder `LARK_TEST_PICTURES`, else to pytest's temporary folder.
+Pictures of every page and state go to the folder `LARK_TEST_PICTURES`, where it is named.
 """
 
 from __future__ import annotations
@@ -46,11 +46,17 @@ def path_of(page: str) -> str:
     return "/" if page == "overview" else f"/{page}"
 
 
+Keep = Callable[[Any, str], None]
+
+
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(os.environ.get("LARK_TEST_PICTURES") or tmp_path_factory.mktemp("pictures"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def keep() -> Keep:
+    """Keeps a picture of a page under a name, if pictures are wanted: each takes as long as opening the page."""
+    folder = os.environ.get("LARK_TEST_PICTURES")
+    if folder is None:
+        return lambda page, name: None
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return lambda page, name: picture(page, Path(folder) / f"{name}.png")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def address(scored: ScoredPoolArtifacts) -> Iterator[str]:
 @pytest.mark.parametrize("scheme", THEMES)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_renders_in_both_themes_and_axe_finds_nothing_serious(
-    browser: Any, address: str, pictures: Path, name: str, scheme: str
+    browser: Any, address: str, keep: Keep, name: str, scheme: str
 ) -> None:
     with open_page(browser, address + path_of(name), scheme=scheme) as page:
         assert page.title() == shell.PAGES[name][0]
@@ -82,29 +88,21 @@ def test_a_page_renders_in_both_themes_and_axe_finds_nothing_serious(
         assert page.evaluate(loads) == 1  # what the page announced is what its script uses
         charts = page.locator('.lark-board [role="img"]')
         assert all(len(charts.nth(i).get_attribute("aria-label") or "") > 20 for i in range(charts.count()))
-        picture(page, pictures / f"{name}-{scheme}.png")
+        keep(page, f"{name}-{scheme}")
         assert axe(page) == []
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_no_width_of_the_window_makes_a_page_wider_than_it(
-    browser: Any, address: str, pictures: Path, name: str
-) -> None:
+def test_no_width_of_the_window_makes_a_page_wider_than_it(browser: Any, address: str, keep: Keep, name: str) -> None:
     with open_page(browser, address + path_of(name), width=WIDTHS[-1]) as page:
         too_wide = {}
         for width in reversed(WIDTHS):
             page.set_viewport_size({"width": width, "height": 900})
             wait_idle(page)
-            picture(page, pictures / f"{name}-{width}.png")
+            keep(page, f"{name}-{width}")
             if overflow(page) > 1:
                 too_wide[width] = overflow(page)
         assert too_wide == {}
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_phone_opens_a_page_without_scrolling_sideways(browser: Any, address: str, name: str) -> None:
-    with open_page(browser, address + path_of(name), width=320, height=640, has_touch=True) as page:
-        assert overflow(page) <= 1
 
 
 def view(page: Any) -> dict[str, Any]:
@@ -166,14 +164,14 @@ def test_the_sidebar_leads_to_every_page_and_the_selection_goes_along(browser: A
 
 @pytest.mark.parametrize("make", [empty, no_pool, garbage_of_the_right_size], ids=lambda make: make.__name__)
 def test_a_workspace_without_whole_scores_is_explained_on_every_page(
-    browser: Any, workspace: Workspace, pictures: Path, make: Callable[[Workspace], None]
+    browser: Any, workspace: Workspace, keep: Keep, make: Callable[[Workspace], None]
 ) -> None:
     make(workspace)
     said = STATES[make]
     with dashboard(workspace) as address:
         for name in SCORED_PAGES:
             with open_page(browser, f"{address}/{name}") as page:
-                picture(page, pictures / f"{make.__name__}-{name}.png")
+                keep(page, f"{make.__name__}-{name}")
                 assert page.get_by_text(said).first.is_visible()
                 assert page.get_by_test_id("stSidebar").get_by_role("link").count() == len(PAGES)
                 assert axe(page) == []
@@ -196,20 +194,25 @@ def hostile_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_hostile_names_and_ids_are_text(browser: Any, hostile_address: str, pictures: Path, name: str) -> None:
-    with open_page(browser, hostile_address + path_of(name)) as page:
-        picture(page, pictures / f"hostile-{name}.png")
+def test_hostile_names_and_ids_are_text_and_a_phone_need_not_scroll_sideways(
+    browser: Any, hostile_address: str, keep: Keep, name: str
+) -> None:
+    with open_page(browser, hostile_address + path_of(name), width=320, height=640, has_touch=True) as page:
+        assert overflow(page) <= 1
+        page.set_viewport_size({"width": 1440, "height": 900})
+        wait_idle(page)
+        keep(page, f"hostile-{name}")
         assert harmless(page)
         assert overflow(page) <= 1
 
 
 @pytest.mark.parametrize("how", [{}, {"latex": "true"}, {"versus": "0"}, {"heat": "nll"}])
 def test_hostile_texts_are_text_however_they_are_shown(
-    browser: Any, hostile_address: str, pictures: Path, how: dict[str, str]
+    browser: Any, hostile_address: str, keep: Keep, how: dict[str, str]
 ) -> None:
     query = urlencode({"problem": HOSTILE_PROBLEM_IDS[0], "candidate": "0", **how})  # a line of 200 kB
     with open_page(browser, f"{hostile_address}/trajectory?{query}") as page:
-        picture(page, pictures / f"hostile-trajectory-{'-'.join(how) or 'text'}.png")
+        keep(page, f"hostile-trajectory-{'-'.join(how) or 'text'}")
         for _ in range(len(HOSTILE_TEXTS)):
             assert harmless(page), page.url
             assert overflow(page) <= 1, page.url

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser import axe, dashboard, drag, open_page, overflow, picture, slider, wait_idle
+from browser import axe, dashboard, drag, open_page, overflow, slider, wait_idle
 from fake_jobs import failed, many
 from graded_workspace import compared
 from train_workspace import make_selection, write_student
@@ -275,7 +275,7 @@ def test_a_long_link_offers_to_save_the_view(browser: Any, address: str, workspa
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_list_of_views_on_share_leads_to_each(
-    browser: Any, address: str, workspace: Workspace, tmp_path: Path, scheme: str
+    browser: Any, address: str, workspace: Workspace, scheme: str
 ) -> None:
     place = place_of(f"/explore?metric=rho&teacher=QwQ-32B&scores={workspace.list('scores')[0].id}")
     view = save_view(workspace.root, name=f"<b>{'w' * 90}", page=place.page, params=place.params, note=scheme)
@@ -286,7 +286,6 @@ def test_the_list_of_views_on_share_leads_to_each(
         row = page.locator(f".st-key-saved_view\\.{view.id}, .st-key-saved_view-{view.id}").first
         row.get_by_role("button", name="Remove").click()
         wait_idle(page)
-        picture(page, tmp_path / f"views-{scheme}.png")
         assert axe(page) == []
         page.keyboard.press("Escape")
         row.get_by_role("link", name="Open").click()
