@@ -61,8 +61,8 @@ def _choices(workspace: Workspace) -> dict[str, Any]:
     with st.container(border=True, key="report_choices"):
         st.text_input("Title", placeholder="what it is about", max_chars=200, **bound("r_title", words(200)))
         st.pills(
-            "Blocks", BLOCKS, selection_mode="multi", format_func=lambda name: TITLES[name],
-            help="With none chosen, all that there is material for", **bound("r_block", many_of(BLOCKS)),
+            "Blocks (all, unless some are chosen)", BLOCKS, selection_mode="multi", format_func=TITLES.__getitem__,
+            help="Those that there is nothing for are left out, with the reason", **bound("r_block", many_of(BLOCKS)),
         )  # fmt: skip
         scored = current_scored()
         with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):

@@ -92,9 +92,9 @@ def _names(curve: BudgetCurve, ess_top: float) -> list[dict[str, Any]]:
               ("tokens", curve.tokens, "muted", 0.62, 1.0, "right"),
               ("ess", curve.ess, "warn", 0.85, ess_top, "right"))  # fmt: skip
     found = []
+    ranks = np.arange(len(curve.mean_kept))
     for name, values, tone, share, top, side in places:
         # Between two budgets if need be, so that names stay apart where there are few.
-        ranks = np.arange(len(values))
         x, y = (float(np.interp(share * ranks[-1], ranks, of)) for of in (curve.mean_kept, values))
         if np.isfinite(y):
             beside = note(x, y / top, f" {name} ", tone, "bottom")

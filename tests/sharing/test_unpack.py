@@ -72,7 +72,7 @@ def in_table(path: Path, name: str, offset: int, form: str, value: int) -> Path:
     return path
 
 
-def refuses(path: Path, said: str, limits: Limits | None = None) -> str:
+def assert_refused(path: Path, said: str, limits: Limits | None = None) -> str:
     """The bundle is refused with one sentence that says so, and nothing but locks is left."""
     cache = path.parent / "bundles"
     with pytest.raises(StoreError) as refusal:
@@ -114,12 +114,12 @@ def test_a_whole_bundle_opens_and_its_files_cannot_be_written(tmp_path: Path) ->
     ],
 )  # fmt: skip
 def test_refuses_names_that_lead_elsewhere(tmp_path: Path, name: str, said: str) -> None:
-    refuses(crafted(tmp_path / "a.zip", {EVENTS: CONTENT, name: b"evil"}), said)
+    assert_refused(crafted(tmp_path / "a.zip", {EVENTS: CONTENT, name: b"evil"}), said)
 
 
 def test_refuses_a_name_that_ends_at_a_zero_for_some(tmp_path: Path) -> None:
     path = crafted(tmp_path / "a.zip", {"pools/demo-0123456789ab/eventsXjsonl": CONTENT})
-    refuses(patched(path, b"eventsXjsonl", b"events\x00jsonl"), "holds control characters")
+    assert_refused(patched(path, b"eventsXjsonl", b"events\x00jsonl"), "holds control characters")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_refuses_a_name_that_ends_at_a_zero_for_some(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_refuses_files_that_no_bundle_has(tmp_path: Path, name: str) -> None:
-    refuses(crafted(tmp_path / "a.zip", {EVENTS: CONTENT, name: b"{}"}), "is no file that a bundle may hold")
+    assert_refused(crafted(tmp_path / "a.zip", {EVENTS: CONTENT, name: b"{}"}), "is no file that a bundle may hold")
 
 
 @pytest.mark.parametrize(
@@ -146,46 +146,52 @@ def test_refuses_links_devices_and_pipes(tmp_path: Path, mode: int, word: str) -
         archive.writestr(info, "/etc/passwd")
 
     path = crafted(tmp_path / "a.zip", add=add, listed={EVENTS: CONTENT, OTHER: b"/etc/passwd"})
-    refuses(path, f"is no file but a {word}")
+    assert_refused(path, f"is no file but a {word}")
 
 
 def test_refuses_a_folder(tmp_path: Path) -> None:
-    refuses(crafted(tmp_path / "a.zip", add=lambda archive: archive.writestr("pools/", "")), "is no name of a file")
+    assert_refused(
+        crafted(tmp_path / "a.zip", add=lambda archive: archive.writestr("pools/", "")), "is no name of a file"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_refuses_a_name_twice_or_alike_but_for_case(tmp_path: Path) -> None:
-    refuses(crafted(tmp_path / "a.zip", add=lambda archive: archive.writestr(EVENTS, b"other")), "is in it twice")
+    assert_refused(
+        crafted(tmp_path / "a.zip", add=lambda archive: archive.writestr(EVENTS, b"other")), "is in it twice"
+    )
     alike = EVENTS.replace("demo", "Demo")
-    refuses(crafted(tmp_path / "a.zip", {EVENTS: CONTENT, alike: CONTENT}), "by case only")
+    assert_refused(crafted(tmp_path / "a.zip", {EVENTS: CONTENT, alike: CONTENT}), "by case only")
 
 
 def test_refuses_what_is_not_listed_and_what_is_missing(tmp_path: Path) -> None:
-    refuses(
+    assert_refused(
         crafted(tmp_path / "a.zip", {EVENTS: CONTENT, OTHER: CONTENT}, listed={EVENTS: CONTENT}), "not in its bundle"
     )
-    refuses(crafted(tmp_path / "a.zip", listed={EVENTS: CONTENT, OTHER: CONTENT}), f"'{OTHER}' is missing from it")
+    assert_refused(
+        crafted(tmp_path / "a.zip", listed={EVENTS: CONTENT, OTHER: CONTENT}), f"'{OTHER}' is missing from it"
+    )
 
 
 def test_refuses_changed_content(tmp_path: Path) -> None:
     said = CONTENT.replace(b"pool", b"pull")
-    refuses(crafted(tmp_path / "a.zip", listed={EVENTS: said}), "is not what its checksum says")
-    refuses(crafted(tmp_path / "a.zip", listed={EVENTS: CONTENT + b" "}), "says another number")
+    assert_refused(crafted(tmp_path / "a.zip", listed={EVENTS: said}), "is not what its checksum says")
+    assert_refused(crafted(tmp_path / "a.zip", listed={EVENTS: CONTENT + b" "}), "says another number")
 
 
 @pytest.mark.parametrize("flag", [0x1, 0x40])
 def test_refuses_encrypted_files(tmp_path: Path, flag: int) -> None:
-    refuses(in_table(crafted(tmp_path / "a.zip"), EVENTS, 8, "<H", flag), "is encrypted")
+    assert_refused(in_table(crafted(tmp_path / "a.zip"), EVENTS, 8, "<H", flag), "is encrypted")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_refuses_other_methods_of_packing(tmp_path: Path, method: int) -> None:
-    refuses(crafted(tmp_path / "a.zip", method=method), f"is packed by method {method}")
+    assert_refused(crafted(tmp_path / "a.zip", method=method), f"is packed by method {method}")
 
 
 def test_refuses_two_headers_that_contradict_each_other(tmp_path: Path) -> None:
     path = patched(crafted(tmp_path / "a.zip"), EVENTS.encode(), EVENTS.replace("demo", "evil").encode(), count=1)
-    refuses(path, "says something else of itself")
+    assert_refused(path, "says something else of itself")
 
 
 def test_refuses_files_that_overlap(tmp_path: Path) -> None:
@@ -196,12 +202,12 @@ def test_refuses_files_that_overlap(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[second - len(CONTENT) : second] = b"x" * len(CONTENT)
     path.write_bytes(content)
-    refuses(in_table(in_table(path, EVENTS, 20, "<L", 200), EVENTS, 24, "<L", 200), "overlaps another file")
+    assert_refused(in_table(in_table(path, EVENTS, 20, "<L", 200), EVENTS, 24, "<L", 200), "overlaps another file")
 
 
 def test_refuses_an_offset_beyond_the_end(tmp_path: Path) -> None:
     path = in_table(crafted(tmp_path / "a.zip"), EVENTS, 42, "<L", 0x7FFFFFFF)
-    refuses(path, "where its table of contents says")
+    assert_refused(path, "where its table of contents says")
 
 
 def test_refuses_content_that_is_longer_than_declared(tmp_path: Path) -> None:
@@ -209,26 +215,26 @@ def test_refuses_content_that_is_longer_than_declared(tmp_path: Path) -> None:
     long = b"a" * 100_000
     path = crafted(tmp_path / "a.zip", {EVENTS: long}, listed={EVENTS: long[:10]})
     path = in_table(in_table(path, EVENTS, 24, "<L", 10), EVENTS, 16, "<L", zlib.crc32(long[:10]))
-    refuses(path, "holds more than the 10 bytes that it declares")
+    assert_refused(path, "holds more than the 10 bytes that it declares")
 
 
 def test_refuses_content_that_is_shorter_than_declared(tmp_path: Path) -> None:
     path = crafted(tmp_path / "a.zip", listed={EVENTS: CONTENT + b"!"})
-    refuses(in_table(path, EVENTS, 24, "<L", len(CONTENT) + 1), "holds other than the")
+    assert_refused(in_table(path, EVENTS, 24, "<L", len(CONTENT) + 1), "holds other than the")
 
 
 def test_refuses_a_bomb_by_its_ratio_before_anything_is_unpacked(tmp_path: Path) -> None:
     bomb = bytes(32 << 20)
     path = crafted(tmp_path / "a.zip", {EVENTS: bomb})
     assert path.stat().st_size < 100_000
-    refuses(path, "unpacks to more than 250 times its size")
+    assert_refused(path, "unpacks to more than 250 times its size")
 
 
 def test_refuses_more_bytes_or_files_than_the_limits_and_takes_them_when_allowed(tmp_path: Path) -> None:
     path = crafted(tmp_path / "a.zip", {EVENTS: os.urandom(50_000)})
-    sentence = refuses(path, "allow more with --bundle-limit", Limits(most_bytes=40_000))
+    sentence = assert_refused(path, "allow more with --bundle-limit", Limits(most_bytes=40_000))
     assert "unpacked it takes 50.2 kB, and the limit is 40.0 kB" in sentence
-    refuses(path, "it holds 2 files, and a bundle holds at most 1", Limits(most_files=1))
+    assert_refused(path, "it holds 2 files, and a bundle holds at most 1", Limits(most_files=1))
     assert open_bundle(path, tmp_path / "bundles", Limits(most_bytes=60_000)).root.is_dir()
 
 
@@ -237,7 +243,7 @@ def test_refuses_a_table_of_contents_that_claims_to_be_huge(tmp_path: Path) -> N
     content = bytearray(path.read_bytes())
     struct.pack_into("<2H", content, content.rfind(b"PK\x05\x06") + 8, 60_000, 60_000)
     path.write_bytes(content)
-    refuses(path, "it holds 60,000 files")
+    assert_refused(path, "it holds 60,000 files")
 
 
 def test_refuses_when_the_disk_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,18 +266,18 @@ def test_refuses_when_the_disk_has_no_room(tmp_path: Path, monkeypatch: pytest.M
     ],
 )  # fmt: skip
 def test_refuses_a_record_of_another_format(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    refuses(crafted(tmp_path / "a.zip", changes=changes), said)
+    assert_refused(crafted(tmp_path / "a.zip", changes=changes), said)
 
 
 def test_refuses_what_is_no_bundle(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("hello.txt", "hello")
-    refuses(path, "it has no bundle.json")
+    assert_refused(path, "it has no bundle.json")
     path.write_bytes(b"hello")
-    refuses(path, "it is no zip, or was cut off")
+    assert_refused(path, "it is no zip, or was cut off")
     path.write_bytes(crafted(tmp_path / "a.zip").read_bytes()[:-30])
-    refuses(path, "it is no zip, or was cut off")
+    assert_refused(path, "it is no zip, or was cut off")
     with pytest.raises(StoreError, match="cannot be read"):
         open_bundle(tmp_path, tmp_path / "bundles")
     with pytest.raises(StoreError, match="cannot be read"):
@@ -282,7 +288,7 @@ def test_a_record_nested_too_deep_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("bundle.json", "[" * 100_000)
-    refuses(path, "its bundle.json is damaged")
+    assert_refused(path, "its bundle.json is damaged")
 
 
 def test_opened_again_it_is_found_and_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
