@@ -63,6 +63,7 @@ export default function ({ data, parentElement }) {
   long.querySelector("button").onclick = () => {
     clearTimeout(root.timer);
     rest();
-    document.querySelector(".st-key-save_view button")?.click();
+    // After this click has ended: a popover that takes long to open would take its end for a click outside, and close.
+    setTimeout(() => document.querySelector(".st-key-save_view button")?.click());
   };
 }
